@@ -12,4 +12,5 @@
 //!
 //! Sockets of a particular daemon and policy do not belong here.
 
+pub mod vmem;
 pub mod wire;

@@ -68,36 +68,63 @@ pub struct Channels {
 /// One message with an assigned type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    CData { hint: Bytes, data: Bytes },
+    CData {
+        hint: Bytes,
+        data: Bytes,
+    },
     Start,
     End,
     /// Absolute time before which the controller does not want to be contacted again.
-    Yield { resume: Ticks },
+    Yield {
+        resume: Ticks,
+    },
     Cont,
-    MRead { addr: u32, len: u16 },
-    MWrite { addr: u32, data: Bytes },
+    MRead {
+        addr: u32,
+        len: u16,
+    },
+    MWrite {
+        addr: u32,
+        data: Bytes,
+    },
     NOpen(NOpen),
-    NClose { socket: SocketId },
+    NClose {
+        socket: SocketId,
+    },
     NSend(NSend),
     NCap(NCap),
     NCtl(NCtl),
     /// One certificate, DER, not inspected by the codec.
-    XCert { der: Bytes },
+    XCert {
+        der: Bytes,
+    },
     XPub(Channels),
     XSub(Channels),
     Result(Outcome),
-    MData { addr: u32, data: Bytes },
+    MData {
+        addr: u32,
+        data: Bytes,
+    },
     NTag(NTag),
     NStat(NStat),
     NData(NData),
     NDrop(NDrop),
     NBlock(NBlock),
-    LInfo { name: Bytes, aux: Bytes, info: Bytes },
+    LInfo {
+        name: Bytes,
+        aux: Bytes,
+        info: Bytes,
+    },
     Suspd,
     Resumd,
-    XNotify { channel: Bytes, descriptor: Bytes },
+    XNotify {
+        channel: Bytes,
+        descriptor: Bytes,
+    },
     /// The snikey, 1–63 characters out of `0-9 a-z`.
-    XReg { snikey: String },
+    XReg {
+        snikey: String,
+    },
 }
 
 /// Address bytes as the wire has them: 4 or 16, network order, no scope.
