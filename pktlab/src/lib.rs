@@ -12,5 +12,6 @@
 //!
 //! Sockets of a particular daemon and policy do not belong here.
 
+pub mod descriptor;
 pub mod vmem;
 pub mod wire;

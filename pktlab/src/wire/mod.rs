@@ -3,13 +3,23 @@
 //! Every message is `type: u8, length: u24` and `length` body bytes; all integers are big-endian. One file per
 //! message family; offsets are known only to the file that owns the message.
 
+mod broker;
+mod codec;
+mod errid;
+mod fields;
 mod notify;
+mod reader;
 mod request;
+mod writer;
+
+pub use codec::{EncodeError, Encoded, Frame};
 
 pub use notify::{NBlock, NData, NDrop, NErr, NStat, NTag, StatEvent};
+pub use reader::{MessageReader, ReadError};
 pub use request::{NCap, NCtl, NOpen, NSend, OpenAddress};
+pub use writer::{MessageWriter, WriteError};
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use bytes::Bytes;
 
@@ -127,13 +137,56 @@ pub enum Message {
     },
 }
 
-/// Address bytes as the wire has them: 4 or 16, network order, no scope.
-pub(crate) fn family_of(addr: &IpAddr) -> Family {
+impl Family {
+    /// The byte on the wire.
+    pub const fn octet(self) -> u8 {
+        match self {
+            Family::V4 => 4,
+            Family::V6 => 6,
+        }
+    }
+
+    pub const fn from_octet(octet: u8) -> Option<Family> {
+        match octet {
+            4 => Some(Family::V4),
+            6 => Some(Family::V6),
+            _ => None,
+        }
+    }
+
+    /// Bytes of an address.
+    pub const fn ip_len(self) -> usize {
+        match self {
+            Family::V4 => 4,
+            Family::V6 => 16,
+        }
+    }
+}
+
+impl Proto {
+    /// The byte on the wire.
+    pub const fn octet(self) -> u8 {
+        match self {
+            Proto::Raw => 0x00,
+            Proto::Tcp => 0x06,
+            Proto::Udp => 0x11,
+        }
+    }
+
+    pub const fn from_octet(octet: u8) -> Option<Proto> {
+        match octet {
+            0x00 => Some(Proto::Raw),
+            0x06 => Some(Proto::Tcp),
+            0x11 => Some(Proto::Udp),
+            _ => None,
+        }
+    }
+}
+
+/// The family of an address.
+pub fn family_of(addr: &IpAddr) -> Family {
     match addr {
         IpAddr::V4(_) => Family::V4,
         IpAddr::V6(_) => Family::V6,
     }
 }
-
-#[allow(dead_code, reason = "shape only, replaced by the codec")]
-type Unused = SocketAddr;

@@ -3,9 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 
-use super::{ErrId, Proto, SocketId, Ticks};
+use super::codec::{Draft, EncodeError, Encoded};
+use super::fields::{Body, Reason, put_addr, put_ip};
+use super::request::{put_udp_remote, udp_remote};
+use super::{ErrId, Family, HEADER_LEN, Proto, SocketId, Ticks};
 
 /// NTAG 0x60: a tagged NSEND left its queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,4 +105,196 @@ pub struct NErr {
     pub remote: Option<SocketAddr>,
     /// The quoted packet or the datagram's payload, as the operating system returned it.
     pub data: Bytes,
+}
+
+impl NTag {
+    pub(super) fn encode(&self, draft: &mut Draft) {
+        let out = &mut draft.head;
+        out.put_u8(self.socket);
+        out.put_u16(self.tag);
+        out.put_u64(self.time);
+        if self.errid != ErrId::SUCCESS {
+            out.put_u16(self.errid.0);
+        }
+    }
+
+    pub(super) fn decode(mut body: Body) -> Result<NTag, Reason> {
+        let (socket, tag, time) = (body.u8()?, body.u16()?, body.u64()?);
+        let errid = if body.len() == 0 { ErrId::SUCCESS } else { ErrId(body.u16()?) };
+        body.end()?;
+        Ok(NTag { socket, tag, time, errid })
+    }
+}
+
+impl NStat {
+    pub(super) fn encode(&self, draft: &mut Draft) {
+        let out = &mut draft.head;
+        out.put_u8(self.socket);
+        out.put_u8(self.family);
+        out.put_u8(self.proto);
+        out.put_u64(self.time);
+        match &self.event {
+            StatEvent::Established(peer) => put_addr(out, peer),
+            StatEvent::Code(code) => out.put_u8(*code),
+        }
+    }
+
+    pub(super) fn decode(mut body: Body) -> Result<NStat, Reason> {
+        let (socket, family, proto, time) = (body.u8()?, body.u8()?, body.u8()?, body.u64()?);
+        let event = match body.len() {
+            1 => StatEvent::Code(body.u8()?),
+            6 => StatEvent::Established(body.addr(Family::V4)?),
+            18 => StatEvent::Established(body.addr(Family::V6)?),
+            _ => return Err("NSTAT of a wrong length"),
+        };
+        Ok(NStat { socket, family, proto, time, event })
+    }
+}
+
+impl NData {
+    pub(super) fn encode(&self, draft: &mut Draft) -> Result<(), EncodeError> {
+        let out = &mut draft.head;
+        out.put_u8(self.socket);
+        out.put_u8(self.family);
+        out.put_u8(self.proto.octet());
+        out.put_u64(self.time);
+        put_udp_remote(draft, self.proto, self.family, &self.remote)?;
+        draft.payload = self.data.clone();
+        Ok(())
+    }
+
+    pub(super) fn decode(mut body: Body) -> Result<NData, Reason> {
+        let (socket, family) = (body.u8()?, body.u8()?);
+        let proto = body.u8()?;
+        let time = body.u64()?;
+        let proto = Proto::from_octet(proto).ok_or("unknown protocol")?;
+        let remote = udp_remote(&mut body, proto, family)?;
+        Ok(NData { socket, family, proto, time, remote, data: body.rest() })
+    }
+}
+
+impl NDrop {
+    pub(super) fn encode(&self, draft: &mut Draft) {
+        let out = &mut draft.head;
+        out.put_u8(self.socket);
+        out.put_u8(self.family);
+        out.put_u8(self.proto);
+        out.put_u64(self.first);
+        out.put_u64(self.last);
+        out.put_u32(self.units);
+        out.put_u32(self.bytes);
+    }
+
+    pub(super) fn decode(mut body: Body) -> Result<NDrop, Reason> {
+        let drop = NDrop {
+            socket: body.u8()?,
+            family: body.u8()?,
+            proto: body.u8()?,
+            first: body.u64()?,
+            last: body.u64()?,
+            units: body.u32()?,
+            bytes: body.u32()?,
+        };
+        body.end()?;
+        Ok(drop)
+    }
+}
+
+impl NBlock {
+    pub(super) fn encode(&self, draft: &mut Draft) {
+        let out = &mut draft.head;
+        out.put_u8(self.socket);
+        out.put_u8(self.family);
+        out.put_u8(self.proto);
+        out.put_u16(self.monitor_errid);
+        out.put_u64(self.time);
+    }
+
+    pub(super) fn decode(mut body: Body) -> Result<NBlock, Reason> {
+        let block = NBlock {
+            socket: body.u8()?,
+            family: body.u8()?,
+            proto: body.u8()?,
+            monitor_errid: body.u16()?,
+            time: body.u64()?,
+        };
+        body.end()?;
+        Ok(block)
+    }
+}
+
+impl NErr {
+    /// Type byte, out of the private range.
+    pub const CODE: u8 = 0xA0;
+
+    pub fn encode(&self) -> Result<Encoded, EncodeError> {
+        let mut draft = Draft::new();
+        let out = &mut draft.head;
+        out.put_u8(self.socket);
+        out.put_u8(self.family);
+        out.put_u8(self.proto);
+        out.put_u64(self.time);
+        out.put_u16(self.errno);
+        out.put_slice(&[self.origin, self.icmp_type, self.icmp_code]);
+        out.put_u32(self.info);
+        match &self.offender {
+            None => out.put_u8(0),
+            Some(ip) => {
+                out.put_u8(super::family_of(ip).ip_len() as u8);
+                put_ip(out, ip);
+            }
+        }
+        match &self.remote {
+            None => out.put_u8(0),
+            Some(addr) => {
+                out.put_u8(super::family_of(&addr.ip()).ip_len() as u8 + 2);
+                put_addr(out, addr);
+            }
+        }
+        draft.payload = self.data.clone();
+        draft.finish(Self::CODE)
+    }
+
+    /// Decodes a frame that came as unknown, header included; `None` when it is no NERR or a malformed one.
+    pub fn decode(raw: &Bytes) -> Option<NErr> {
+        if raw.first() != Some(&Self::CODE) || raw.len() < HEADER_LEN {
+            return None;
+        }
+        let mut body = raw.clone();
+        body.advance(HEADER_LEN);
+        Self::decode_body(Body(body)).ok()
+    }
+
+    fn decode_body(mut body: Body) -> Result<NErr, Reason> {
+        let (socket, family, proto, time) = (body.u8()?, body.u8()?, body.u8()?, body.u64()?);
+        let (errno, origin, icmp_type, icmp_code) = (body.u16()?, body.u8()?, body.u8()?, body.u8()?);
+        let info = body.u32()?;
+        let offender = match body.u8()? {
+            0 => None,
+            4 => Some(body.ip(Family::V4)?),
+            16 => Some(body.ip(Family::V6)?),
+            _ => return Err("offender of a wrong length"),
+        };
+        let remote = match body.u8()? {
+            0 => None,
+            6 => Some(body.addr(Family::V4)?),
+            18 => Some(body.addr(Family::V6)?),
+            _ => return Err("remote address of a wrong length"),
+        };
+        let data = body.rest();
+        Ok(NErr {
+            socket,
+            family,
+            proto,
+            time,
+            errno,
+            origin,
+            icmp_type,
+            icmp_code,
+            info,
+            offender,
+            remote,
+            data,
+        })
+    }
 }
