@@ -13,5 +13,6 @@
 //! Sockets of a particular daemon and policy do not belong here.
 
 pub mod descriptor;
+pub mod program;
 pub mod vmem;
 pub mod wire;
