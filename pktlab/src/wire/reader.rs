@@ -1,15 +1,28 @@
 //! Messages out of a byte stream.
+//!
+//! Small messages are cut out of a shared chunk; a large one is read straight into an allocation of its own, so that
+//! after the transport nobody copies its payload. Every byte taken from the transport lands in a buffer the reader owns,
+//! one read per wait: a dropped [`MessageReader::next`] loses nothing.
 
-use bytes::{Buf, Bytes, BytesMut};
+use std::io::ErrorKind;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::codec::header;
 use super::{Frame, HEADER_LEN, Message};
 
-/// Room for one read of a stream; several small messages, or a large one's start, arrive at once.
-const CHUNK: usize = 128 * 1024;
-/// A body grows by what arrived, not by what its header announced: a peer must send the bytes it makes us hold.
-const GROWTH: usize = 256 * 1024;
+/// Size of the shared chunk, and so of one read.
+const CHUNK: usize = 64 * 1024;
+/// A message of this size or more that is still incomplete when its header is seen gets an allocation of its own.
+const LARGE: usize = 8 * 1024;
+/// Largest allocation on the word of a header alone; beyond it a peer must send the bytes it makes us hold.
+const UPFRONT: usize = 1024 * 1024;
+/// Messages up to this size are copied out of the chunk: cheaper than sharing it, and one that is kept for long does not
+/// keep a whole chunk alive.
+const SMALL: usize = 1024;
+/// What is read where a large message is expected: header and fixed part, so that the rest goes where it belongs.
+const PEEK: usize = 64;
 
 /// Why no further message can be read.
 #[derive(Debug, thiserror::Error)]
@@ -26,48 +39,69 @@ pub enum ReadError {
 #[derive(Debug)]
 pub struct MessageReader<R> {
     stream: R,
-    buffer: BytesMut,
     max_body: usize,
+    /// Bytes received and not handed out.
+    chunk: BytesMut,
+    /// A large message under way and its full size; the chunk is empty meanwhile.
+    large: Option<(BytesMut, usize)>,
+    /// The last message was large, so the next one probably is.
+    bulk: bool,
 }
 
 impl<R> MessageReader<R> {
-    /// `max_body`: largest body accepted, in bytes; a larger one ends the session before it is stored.
+    /// `max_body`: largest body accepted, in bytes; a larger one ends the session before anything is stored for it.
     pub fn new(stream: R, max_body: usize) -> MessageReader<R> {
-        MessageReader { stream, buffer: BytesMut::with_capacity(CHUNK), max_body }
+        MessageReader { stream, max_body, chunk: BytesMut::new(), large: None, bulk: false }
     }
 
-    /// A message out of the bytes already here; `None`: more are needed.
+    /// The byte stream below.
+    pub fn get_ref(&self) -> &R {
+        &self.stream
+    }
+
+    /// A message out of the bytes already here; `None`: more are needed. Never waits and never reads.
     pub fn try_next(&mut self) -> Result<Option<Frame>, ReadError> {
-        let Some(head) = self.buffer.first_chunk::<HEADER_LEN>() else { return Ok(None) };
+        if let Some((message, total)) = &mut self.large {
+            if message.len() < *total {
+                return Ok(None);
+            }
+            let raw = std::mem::take(message).freeze();
+            self.large = None;
+            self.bulk = true;
+            return Ok(Some(Message::decode(raw)));
+        }
+        let Some(head) = self.chunk.first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let (code, len) = header(*head);
         if len > self.max_body {
             return Err(ReadError::TooLarge { code, len, max: self.max_body });
         }
-        if self.buffer.len() < HEADER_LEN + len {
-            return Ok(None);
+        let total = HEADER_LEN + len;
+        if self.chunk.len() >= total {
+            self.bulk = total >= LARGE;
+            return Ok(Some(Message::decode(self.cut(total))));
         }
-        Ok(Some(Message::decode(self.take(HEADER_LEN + len))))
+        if total >= LARGE {
+            let mut own = BytesMut::with_capacity(total.min(UPFRONT));
+            own.extend_from_slice(&self.chunk);
+            self.chunk.clear();
+            self.large = Some((own, total));
+        }
+        Ok(None)
     }
 
-    /// Cuts the first `len` bytes off. Small messages are copied, so that one of them kept for long does not keep a whole
-    /// chunk alive.
-    fn take(&mut self, len: usize) -> Bytes {
-        const SMALL: usize = 1024;
-        if len <= SMALL {
-            let message = Bytes::copy_from_slice(&self.buffer[..len]);
-            self.buffer.advance(len);
-            message
-        } else {
-            self.buffer.split_to(len).freeze()
+    /// Takes the first `total` bytes off the chunk.
+    fn cut(&mut self, total: usize) -> Bytes {
+        if total > SMALL {
+            return self.chunk.split_to(total).freeze();
         }
+        let message = Bytes::copy_from_slice(&self.chunk[..total]);
+        self.chunk.advance(total);
+        message
     }
 
-    /// Bytes the message at the front still lacks, 0 if nothing is known of it.
-    fn missing(&self) -> usize {
-        match self.buffer.first_chunk::<HEADER_LEN>() {
-            Some(head) => (HEADER_LEN + header(*head).1).saturating_sub(self.buffer.len()),
-            None => 0,
-        }
+    /// What an end of the stream means here.
+    fn at_end(&self) -> Result<Option<Frame>, ReadError> {
+        if self.large.is_none() && self.chunk.is_empty() { Ok(None) } else { Err(ReadError::Truncated) }
     }
 }
 
@@ -78,13 +112,33 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
             if let Some(frame) = self.try_next()? {
                 return Ok(Some(frame));
             }
-            let room = self.missing().min(GROWTH);
-            if self.buffer.capacity() - self.buffer.len() < room.max(HEADER_LEN) {
-                self.buffer.reserve(room.max(CHUNK));
-            }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(ReadError::Truncated) };
+            match self.fill().await {
+                Ok(0) => return self.at_end(),
+                Ok(_) => {}
+                // TLS without close_notify. A message cut short is noticed here anyway, so it is an end like any other
+                // (spec `session.md` §6).
+                Err(e) if e.kind() == ErrorKind::UnexpectedEof => return self.at_end(),
+                Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// One read, to where the next bytes belong. Never reads into no room, so 0 always means the end.
+    async fn fill(&mut self) -> std::io::Result<usize> {
+        if let Some((message, total)) = &mut self.large {
+            let missing = *total - message.len();
+            if message.len() == message.capacity() {
+                message.reserve(missing.min(message.len()));
+            }
+            return self.stream.read_buf(&mut message.limit(missing)).await;
+        }
+        // What lies in the chunk is less than LARGE, else it would be a message or a large one's start.
+        let free = self.chunk.capacity() - self.chunk.len();
+        if free < LARGE {
+            let size = CHUNK.min(self.max_body.saturating_add(HEADER_LEN)).max(2 * LARGE);
+            self.chunk.reserve(size - self.chunk.len());
+        }
+        let limit = if self.bulk && self.chunk.len() < HEADER_LEN { PEEK } else { CHUNK };
+        self.stream.read_buf(&mut (&mut self.chunk).limit(limit)).await
     }
 }
