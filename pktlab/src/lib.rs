@@ -12,6 +12,7 @@
 //!
 //! Sockets of a particular daemon and policy do not belong here.
 
+pub mod cert;
 pub mod descriptor;
 pub mod program;
 pub mod vmem;
