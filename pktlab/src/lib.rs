@@ -15,5 +15,6 @@
 pub mod cert;
 pub mod descriptor;
 pub mod program;
+pub mod session;
 pub mod vmem;
 pub mod wire;

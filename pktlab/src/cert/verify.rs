@@ -171,6 +171,8 @@ impl Walk<'_> {
     /// Goes up from the leaf and remembers valid ends in `found`; returns why it stopped (meaningful if there was none).
     fn run(&mut self, parts: &[Part]) -> ChainError {
         let (mut index, mut part) = (0, 0);
+        // A trusted root's key identifier under a wrong signature says more than "nobody else signed it either".
+        let mut forged = None;
         loop {
             match self.check(index, parts, &mut part) {
                 Ok(()) => self.order.push(index),
@@ -182,6 +184,7 @@ impl Walk<'_> {
                 match self.root_of(index) {
                     Ok(root) => self.found = Some((self.order.len(), root)),
                     Err(stop) if last => return stop,
+                    Err(stop @ ChainError::BadSignature { .. }) => forged = Some(stop),
                     Err(_) => {}
                 }
             }
@@ -196,7 +199,7 @@ impl Walk<'_> {
                 .find(|i| !self.order.contains(i) && self.certs[*i].subject_id == cert.authority_id);
             match next {
                 Some(i) => index = i,
-                None => return ChainError::NoMatchingSignKey { index },
+                None => return forged.unwrap_or(ChainError::NoMatchingSignKey { index }),
             }
         }
     }
