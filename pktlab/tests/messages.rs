@@ -97,14 +97,8 @@ fn fields(message: &Message) -> Value {
         }
         Message::XCert { der } => set("der", hex(der)),
         Message::XPub(m) | Message::XSub(m) => {
-            let mut list = Vec::new();
-            for channel in &m.channels {
-                list.push(channel.len() as u8);
-                list.extend_from_slice(channel);
-            }
-            list.push(0);
-            set("chlist", hex(&list));
-            set("channels", m.channels.iter().map(|c| hex(c)).collect());
+            set("chlist", hex(m.channels.as_wire()));
+            set("channels", m.channels.iter().map(hex).collect());
             set("eopkey", hex(&m.operator_key));
             set(if matches!(message, Message::XPub(_)) { "xdescr" } else { "dattr" }, hex(&m.text));
         }

@@ -12,6 +12,7 @@ mod reader;
 mod request;
 mod writer;
 
+pub use broker::{ChannelList, Channels};
 pub use codec::{EncodeError, Encoded, Frame};
 
 pub use notify::{NBlock, NData, NDrop, NErr, NStat, NTag, StatEvent};
@@ -62,17 +63,6 @@ pub enum Outcome {
     MonitorRejected { index: u16, errid: u16 },
     /// ECTLMONUKN: the monitor with this index failed.
     MonitorFailed { index: u16 },
-}
-
-/// XPUB and XSUB (spec `messages.md` §4.18).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Channels {
-    /// Channel identifiers, 1–32 bytes each.
-    pub channels: Vec<Bytes>,
-    /// Raw Ed25519 key of the endpoint operator at the root of the certificates sent before; zeros when none were.
-    pub operator_key: [u8; 32],
-    /// XPUB: experiment descriptor; XSUB: endpoint attributes. ASCII, may be empty.
-    pub text: Bytes,
 }
 
 /// One message with an assigned type.
