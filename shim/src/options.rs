@@ -45,6 +45,8 @@ pub mod cell {
     pub const PRIORITY: usize = 28;
     /// On/off options without effect of their own, one bit each.
     pub const BITS: usize = 29;
+    /// 1 after a datagram went out: Linux has given the socket a port by then.
+    pub const SENT: usize = 30;
     pub const SET: usize = 31;
 }
 
@@ -212,7 +214,7 @@ pub fn value(socket: &Socket, number: usize) -> Option<c_int> {
     (set & 1 << number != 0).then(|| place(socket, number).load(Ordering::Relaxed) as c_int)
 }
 
-fn store(socket: &Socket, number: usize, value: c_int) {
+pub fn store(socket: &Socket, number: usize, value: c_int) {
     place(socket, number).store(value as u32, Ordering::Relaxed);
     place(socket, cell::SET).fetch_or(1 << number, Ordering::AcqRel);
 }
@@ -355,7 +357,16 @@ pub unsafe fn get(
     data: *mut c_void,
     len: *mut socklen_t,
 ) -> Option<c_int> {
-    let Some(entry) = entry(socket, level, name) else { return Some(libc::ENOPROTOOPT) };
+    let Some(entry) = entry(socket, level, name) else {
+        // A level the socket does not have at all: IPv4 sockets say so in other words.
+        let foreign = match level {
+            SOCK | IP => false,
+            TCP => socket.kind != Kind::Tcp,
+            libc::IPPROTO_UDP => socket.kind != Kind::Udp,
+            _ => true,
+        };
+        return Some(if foreign && socket.family == 4 { libc::EOPNOTSUPP } else { libc::ENOPROTOOPT });
+    };
     if let Pass = entry.action {
         return None;
     }

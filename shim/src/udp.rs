@@ -97,7 +97,10 @@ pub unsafe fn bind(socket: &Socket, sa: *const sockaddr, len: socklen_t) -> c_in
 /// The local address, or errno.
 pub fn local(socket: &Socket) -> Result<Addr, c_int> {
     let now = socket.slot.local.load();
-    if now.family != 0 || socket.slot.remote.load().family == 0 && !socket.slot.has(flag::BOUND) {
+    let named = socket.slot.remote.load().family != 0
+        || socket.slot.has(flag::BOUND)
+        || options::value(socket, options::cell::SENT).is_some();
+    if now.family != 0 || !named {
         return Ok(now);
     }
     match request(socket, frame_kind::LOCAL, Addr::NONE) {
@@ -184,6 +187,9 @@ unsafe fn send_pieces<const N: usize>(
     // The real function: a blocking send is a cancellation point.
     let sent = crate::hooks::io::sendmsg::real()(socket.fd, &whole, flags);
     if sent >= HEADER as isize {
+        if options::value(socket, options::cell::SENT).is_none() {
+            options::store(socket, options::cell::SENT, 1);
+        }
         return sent - HEADER as isize;
     }
     let errno = if sent < 0 { sys::errno() } else { libc::ENETDOWN };
