@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -217,7 +217,7 @@ impl Lab {
         veth(&ends[0], &link.ends[1], &between, "a")?;
         veth(&ends[1], &link.ends[0], &between, "b")?;
         for device in ["a", "b"] {
-            run(command("ip").args(["-n", &between, "link", "set", device, "up"]))?;
+            run(command("ip").args(["-n", &between, "link", "set", "dev", device, "up"]))?;
         }
         for (end, other) in [(0, 1), (1, 0)] {
             inside(&ends[end], || sys::offloads_off(&link.ends[other]))?
@@ -227,7 +227,7 @@ impl Lab {
         let name = format!("relay{}", link.net);
         let arguments =
             ["relay".into(), "a".into(), "b".into(), serde_json::to_string::<[Shape; 2]>(&shapes)?];
-        self.daemon(&between, &name, &own_program()?, &arguments, Some("ready"))
+        self.daemon(&between, &name, &own_program()?, &arguments, Ready::Says("ready"))
     }
 
     /// Addresses, hardware addresses and neighbours of both ends. Neighbours are fixed: no ARP in the counters.
@@ -235,8 +235,8 @@ impl Lab {
         for (end, other) in [(0, 1), (1, 0)] {
             let (netns, device) = (self.netns(&link.ends[end]), &link.ends[other]);
             let lines = format!(
-                "link set {device} address {mac} multicast off\n\
-                 link set {device} up\n\
+                "link set dev {device} address {mac} multicast off\n\
+                 link set dev {device} up\n\
                  addr add {v4}/24 dev {device}\n\
                  addr add {v6}/64 dev {device} nodad\n\
                  neigh replace {peer4} lladdr {peer_mac} nud permanent dev {device}\n\
@@ -292,29 +292,33 @@ impl Lab {
                 let configuration = services::prepare_web(&dir, &self.state.scenario, &host.name)?;
                 let arguments =
                     ["-p", &dir.to_string_lossy(), "-c", &configuration.to_string_lossy()].map(String::from);
-                self.daemon(&netns, "nginx", Path::new("nginx"), &arguments, None)?;
-                self.listens(&host.name, v4.into(), 443)
+                self.daemon(&netns, "nginx", Path::new("nginx"), &arguments, Ready::Listens((v4, 443).into()))
             }
             Service::Dns => {
                 let arguments = services::dns_arguments(&self.state.scenario, &host.name);
-                self.daemon(&netns, "dnsmasq", Path::new("dnsmasq"), &arguments, None)?;
-                self.listens(&host.name, v4.into(), 53)
+                self.daemon(
+                    &netns,
+                    "dnsmasq",
+                    Path::new("dnsmasq"),
+                    &arguments,
+                    Ready::Listens((v4, 53).into()),
+                )
             }
             Service::Misbehave => {
                 let arguments: Vec<String> = ["serve".to_owned()].into_iter().chain(serve::usual()).collect();
-                self.daemon(&netns, "serve", &own_program()?, &arguments, Some("serving"))
+                self.daemon(&netns, "serve", &own_program()?, &arguments, Ready::Says("serving"))
             }
         }
     }
 
-    /// Starts a server or relay and records it. `ready`: a word in its log that says it is.
+    /// Starts a server or relay and records it. Returns when it is ready.
     fn daemon(
         &mut self,
         netns: &str,
         name: &str,
         program: &Path,
         args: &[String],
-        ready: Option<&str>,
+        ready: Ready<'_>,
     ) -> Result<()> {
         use std::os::unix::process::CommandExt;
         let log = self.state.dir.join(format!("{name}.log"));
@@ -327,24 +331,28 @@ impl Lab {
             self.state.processes.push(process);
             self.state.save()?;
         }
-        let Some(ready) = ready else { return Ok(()) };
-        wait_until(name, || {
+        let up = || -> Result<bool> {
             if let Some(status) = child.try_wait()? {
                 bail!("{name} ended with {status}: {}", fs::read_to_string(&log)?.trim());
             }
-            Ok(fs::read_to_string(&log)?.contains(ready))
-        })
-    }
-
-    fn listens(&self, host: &str, address: IpAddr, port: u16) -> Result<()> {
-        let target = std::net::SocketAddr::new(address, port);
-        wait_until(&format!("server on port {port}"), || {
-            self.inside(host, || {
-                std::net::TcpStream::connect_timeout(&target, Duration::from_secs(1)).is_ok()
+            Ok(match ready {
+                Ready::Says(word) => fs::read_to_string(&log)?.contains(word),
+                Ready::Listens(address) => {
+                    let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok();
+                    inside(netns, connect)?
+                }
             })
-        })
-        .with_context(|| format!("see the logs in {}", self.state.dir.display()))
+        };
+        wait_until(name, up)
     }
+}
+
+/// How a server shows that it is ready.
+enum Ready<'a> {
+    /// A word in its log.
+    Says(&'a str),
+    /// It accepts connections, from its own host.
+    Listens(SocketAddr),
 }
 
 impl Drop for Lab {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -80,8 +81,18 @@ enum Action {
     Relay { a: String, b: String, shapes: String },
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().action {
+fn main() -> ExitCode {
+    match run(Arguments::parse().action) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netlab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(action: Action) -> Result<()> {
+    match action {
         Action::Up { scenario, name } => {
             let text = match &scenario {
                 Some(path) => std::fs::read_to_string(path)

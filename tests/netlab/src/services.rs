@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::scenario::{Scenario, Service};
 
@@ -19,11 +19,10 @@ pub fn run(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .output()
         .with_context(|| format!("cannot run {name}; scripts/setup installs what is missing"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?} failed: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
+    if !output.status.success() {
+        let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
+        bail!("{name} {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
     Ok(output.stdout)
 }
 
@@ -48,7 +47,7 @@ pub fn prepare_web(dir: &Path, scenario: &Scenario, host: &str) -> Result<std::p
         .concat();
     // One process: no change of user, which a user namespace does not allow.
     let text = format!(
-        "daemon off;\nmaster_process off;\npid {d}/nginx.pid;\nerror_log {d}/nginx.log;\n\
+        "daemon off;\nmaster_process off;\nuser root;\npid {d}/nginx.pid;\nerror_log {d}/nginx.log;\n\
          events {{ worker_connections 1024; }}\n\
          http {{\n    access_log off;\n{temp}    sendfile on;\n    tcp_nodelay on;\n    server_tokens off;\n\
          \x20   types {{ text/html html; text/plain txt; }}\n    default_type application/octet-stream;\n\
