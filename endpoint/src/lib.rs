@@ -1,1 +1,20 @@
-//! Endpoint.
+//! The PacketLab measurement endpoint: serves one controller session after another.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`session`] | the state machine of one session, without I/O and clock |
+//! | [`net`] | real sockets, addresses, the clock |
+//! | [`driver`] | joins a session to its control stream and its sockets |
+//! | [`dial`], [`chain`] | sessions with controllers; what their certificates allow |
+//! | [`config`], [`import`] | the operator's file; conversion of the reference's |
+
+pub mod chain;
+pub mod config;
+pub mod dial;
+pub mod driver;
+pub mod import;
+pub mod net;
+pub mod session;
+mod sys;
+
+pub use sys::inherited;

@@ -1,0 +1,258 @@
+//! What each request does (spec `endpoint.md` §2 and §5).
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use pktlab::vmem::{SocketState, extension};
+use pktlab::wire::{
+    ErrId, Family, Frame, Message, NCap, NCtl, NOpen, NSend, OpenAddress, Outcome, Proto, SocketId,
+};
+
+use super::net::{Errno, Net, OpenFault};
+use super::slot::{Pending, Slot};
+use super::{End, Phase, Session};
+
+/// Accounting bytes of an NSEND beside its payload, by protocol (spec §7).
+const NSEND_TCP: u64 = 133;
+const NSEND_UDP_V4: u64 = 139;
+const NSEND_UDP_V6: u64 = 151;
+/// A queued payload shorter than this is copied, so that it does not pin the larger buffer it arrived in.
+const PIN_MIN: usize = 64 * 1024;
+/// Longest NCAP program, bytes.
+const FILTER_MAX: usize = 65_536;
+
+impl Session {
+    pub(super) fn set_up(&mut self, frame: Frame, net: &mut impl Net) {
+        match frame {
+            Frame::Message(Message::CData { hint, .. }) => {
+                let errid = match &hint[..] {
+                    // No monitor of a certificate can be loaded by this endpoint, and no digest of a filter is ever
+                    // required, so every well-named program is one nobody asked for.
+                    b"monitor" | b"filter" => ErrId::ECRTBADHDAT,
+                    _ => ErrId::ECRTBADHINT,
+                };
+                self.result(errid);
+            }
+            Frame::Message(Message::Start) if self.limits.monitors > 0 => {
+                tracing::warn!(
+                    "refused the controller: its certificates demand {} monitor(s), which this endpoint cannot run",
+                    self.limits.monitors
+                );
+                self.result(ErrId::ECRTNOHDAT);
+                self.end(End::Refused, net);
+            }
+            Frame::Message(Message::Start) => {
+                self.phase = Phase::Run;
+                self.answer(Message::Result(Outcome::Plain(ErrId::SUCCESS)));
+            }
+            _ => self.result(ErrId::ECTLNOTSUP),
+        }
+    }
+
+    pub(super) fn run(&mut self, frame: Frame, net: &mut impl Net) {
+        let Frame::Message(message) = frame else { return self.result(ErrId::ECTLNOTSUP) };
+        match message {
+            Message::MRead { addr, len } => {
+                let data = self.memory_read(addr, len, net.now());
+                self.answer(Message::MData { addr, data });
+            }
+            Message::MWrite { addr, data } => {
+                self.memory_write(addr, &data, net);
+                self.result(ErrId::SUCCESS);
+            }
+            Message::NOpen(open) => self.open(open, net),
+            Message::NClose { socket } => self.close(socket, net),
+            Message::NSend(send) => self.send(send, net),
+            Message::NCap(capture) => self.capture(&capture),
+            Message::NCtl(control) => self.control(&control, net),
+            Message::Yield { resume } => {
+                self.result(ErrId::SUCCESS);
+                self.end(End::Yield { resume }, net);
+            }
+            _ => self.result(ErrId::ECTLNOTSUP),
+        }
+    }
+
+    fn open(&mut self, open: NOpen, net: &mut impl Net) {
+        match self.try_open(&open, net) {
+            Ok(failed) => {
+                self.result(ErrId::SUCCESS);
+                if let Some(errno) = failed {
+                    self.connect_failed(open.socket, errno, net);
+                }
+                self.watch(open.socket, net);
+            }
+            Err(errid) => self.result(errid),
+        }
+    }
+
+    /// Opens, or says why not; success carries the error of a connect that failed at once and is reported by NERR.
+    fn try_open(&mut self, open: &NOpen, net: &mut impl Net) -> Result<Option<Errno>, ErrId> {
+        let id = open.socket;
+        if self.opens_left == 0 {
+            return Err(ErrId::ENORES);
+        }
+        if self.slots[usize::from(id)].is_some() {
+            return Err(ErrId::ESKTINUSE);
+        }
+        let v4 = open.address.family() == Family::V4;
+        if !self.config.addresses.iter().any(|(address, _)| address.is_ipv4() == v4) {
+            return Err(ErrId::ESKTNOPRFAM);
+        }
+        let mut failed = None;
+        let slot = match open.address {
+            OpenAddress::Udp { local } if self.config.udp => {
+                let local = net.open_udp(id, local).map_err(|fault| open_error(fault, ErrId::EUDPNOPORT))?;
+                self.slot(local, None, Proto::Udp, open.rbufsz)
+            }
+            OpenAddress::TcpConnect { local, remote } if self.config.tcp => {
+                if !self.limits.allows(remote.ip()) {
+                    return Err(ErrId::ESKTOPNDENY);
+                }
+                match net.open_tcp(id, local, remote) {
+                    Ok(started) => {
+                        let mut slot = self.slot(started.local, Some(remote), Proto::Tcp, open.rbufsz);
+                        if !started.established {
+                            slot.state = SocketState::Opening;
+                        }
+                        slot
+                    }
+                    // Toward a controller that understands NERR a connect fails in one way only, with its number.
+                    Err(OpenFault::Connect(errno)) if self.enabled & extension::NERR != 0 => {
+                        failed = Some(errno);
+                        self.slot(local, Some(remote), Proto::Tcp, open.rbufsz)
+                    }
+                    Err(fault) => return Err(open_error(fault, ErrId::ETCPNOPORT)),
+                }
+            }
+            OpenAddress::TcpListen { .. } if self.config.tcp => return Err(ErrId::ECTLNOTSUP),
+            _ => return Err(ErrId::ESKTNOPROTO),
+        };
+        self.opens_left -= 1;
+        self.slots[usize::from(id)] = Some(Box::new(slot));
+        Ok(failed)
+    }
+
+    fn slot(&mut self, local: SocketAddr, remote: Option<SocketAddr>, proto: Proto, rbufsz: u32) -> Slot {
+        self.openings += 1;
+        Slot::new(local, remote, proto, rbufsz, self.openings)
+    }
+
+    fn close(&mut self, id: SocketId, net: &mut impl Net) {
+        let Some(slot) = self.slots[usize::from(id)].take() else {
+            return self.result(ErrId::ESKTNOTOPEN);
+        };
+        self.buf_used -= slot.tx.iter().map(|pending| pending.cost).sum::<u64>();
+        self.buf_used -= slot.held.iter().map(|held| held.share.cost).sum::<u64>();
+        net.close(id);
+        self.result(ErrId::SUCCESS);
+        self.watch_all(net);
+    }
+
+    fn send(&mut self, send: NSend, net: &mut impl Net) {
+        let id = send.socket;
+        let outcome = self.try_send(send);
+        self.result(outcome.err().unwrap_or(ErrId::SUCCESS));
+        if outcome.is_ok() {
+            self.transmit(id, net);
+            if let Some(slot) = self.slots[usize::from(id)].as_mut()
+                && let Some(last) = slot.tx.back_mut()
+                && last.data.len() < PIN_MIN
+            {
+                last.data = Bytes::copy_from_slice(&last.data);
+            }
+            self.watch(id, net);
+        }
+    }
+
+    fn try_send(&mut self, send: NSend) -> Result<(), ErrId> {
+        let room = self.buf_room();
+        let slot = self.slots[usize::from(send.socket)].as_mut().ok_or(ErrId::ESKTNOTOPEN)?;
+        if !matches!(slot.state, SocketState::Opening | SocketState::Open | SocketState::Eof) {
+            return Err(ErrId::ESKTNOTOPEN);
+        }
+        if send.proto != slot.proto || send.family != slot.family.octet() {
+            return Err(ErrId::ESKTNOMATCH);
+        }
+        if let Some(remote) = &send.remote
+            && !self.limits.allows(remote.ip())
+        {
+            return Err(ErrId::ESKTPKTDENY);
+        }
+        let overhead = match send.remote {
+            None => NSEND_TCP,
+            Some(SocketAddr::V4(_)) => NSEND_UDP_V4,
+            Some(SocketAddr::V6(_)) => NSEND_UDP_V6,
+        };
+        let cost = overhead + send.data.len() as u64;
+        if cost > room {
+            return Err(ErrId::ESYSNOBUFS);
+        }
+        self.buf_used += cost;
+        slot.tx.push_back(Pending {
+            data: send.data,
+            sent: 0,
+            started: false,
+            time: send.time,
+            tag: send.tag,
+            remote: send.remote,
+            cost,
+        });
+        Ok(())
+    }
+
+    /// Captures exist for raw sockets only, which this endpoint cannot open; a stream or datagram socket is left alone.
+    fn capture(&mut self, capture: &NCap) {
+        let errid = match &self.slots[usize::from(capture.socket)] {
+            Some(slot) if matches!(slot.state, SocketState::Opening | SocketState::Open) => {
+                if !matches(slot, capture.family, capture.proto) {
+                    ErrId::ESKTNOMATCH
+                } else if capture.filter.len() > FILTER_MAX {
+                    ErrId::ESKTBADFILT
+                } else {
+                    ErrId::EUNKFAULT
+                }
+            }
+            _ => ErrId::ESKTNOTOPEN,
+        };
+        self.result(errid);
+    }
+
+    fn control(&mut self, control: &NCtl, net: &mut impl Net) {
+        let id = control.socket;
+        let errid = match self.slots[usize::from(id)].as_mut() {
+            Some(slot) if matches(slot, control.family, Proto::Tcp.octet()) => {
+                if slot.state.is_error() {
+                    ErrId::ESKTNOTOPEN
+                } else if control.command != NCtl::FIN {
+                    ErrId::ECTLBADMSG
+                } else {
+                    if !matches!(slot.state, SocketState::Wfin | SocketState::End) {
+                        slot.fin.get_or_insert(control.time);
+                    }
+                    ErrId::SUCCESS
+                }
+            }
+            _ => ErrId::ESKTNOMATCH,
+        };
+        self.result(errid);
+        if errid == ErrId::SUCCESS {
+            self.transmit(id, net);
+            self.watch(id, net);
+        }
+    }
+}
+
+fn matches(slot: &Slot, family: u8, proto: u8) -> bool {
+    slot.family.octet() == family && slot.proto.octet() == proto
+}
+
+fn open_error(fault: OpenFault, in_use: ErrId) -> ErrId {
+    match fault {
+        OpenFault::Socket(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => ErrId::ENORES,
+        OpenFault::Socket(Errno::AFNOSUPPORT) => ErrId::ESKTNOPRFAM,
+        OpenFault::Bind(Errno::ADDRNOTAVAIL) => ErrId::ESKTNOADDR,
+        OpenFault::Bind(Errno::ADDRINUSE) => in_use,
+        OpenFault::Socket(_) | OpenFault::Bind(_) | OpenFault::Connect(_) => ErrId::EUNKFAULT,
+    }
+}

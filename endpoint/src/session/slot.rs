@@ -1,0 +1,117 @@
+//! One measurement socket of a session: its cells, its transmit queue and its held notifications.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use pktlab::vmem::{SocketState, socket as cell};
+use pktlab::wire::{Family, Proto, Ticks};
+
+use super::net::Interest;
+use super::output::Queued;
+
+/// An accepted NSEND that is not completely sent.
+#[derive(Debug)]
+pub struct Pending {
+    pub data: Bytes,
+    /// Bytes the operating system has taken (TCP).
+    pub sent: usize,
+    pub started: bool,
+    pub time: Ticks,
+    /// 0: no NTAG wanted.
+    pub tag: u16,
+    /// Destination (UDP).
+    pub remote: Option<SocketAddr>,
+    /// Share of BUFUSED.
+    pub cost: u64,
+}
+
+/// An occupied slot of the socket table.
+#[derive(Debug)]
+pub struct Slot {
+    pub state: SocketState,
+    pub family: Family,
+    pub proto: Proto,
+    pub local: SocketAddr,
+    pub remote: Option<SocketAddr>,
+    /// Tells notifications of this opening from those of an earlier one with the same id.
+    pub generation: u64,
+    pub rbufsz: u32,
+    /// Payload bytes of NDATA not yet handed to the writer, held ones included.
+    pub rbufused: u64,
+    /// The part of `rbufused` that NOTIFMASK holds back.
+    pub held_payload: u64,
+    pub drop_bytes: u32,
+    pub drop_units: u32,
+    pub send_error: i8,
+    pub send_error_tag: u16,
+    pub mask: u16,
+    pub scratch: [u8; cell::CTFL_LEN],
+    pub tx: VecDeque<Pending>,
+    /// The operating system refused more data; wait for writability.
+    pub blocked: bool,
+    pub fin: Option<Ticks>,
+    pub held: VecDeque<Queued>,
+    pub watched: Interest,
+}
+
+impl Slot {
+    pub fn new(
+        local: SocketAddr,
+        remote: Option<SocketAddr>,
+        proto: Proto,
+        rbufsz: u32,
+        generation: u64,
+    ) -> Self {
+        Self {
+            state: SocketState::Open,
+            family: if local.is_ipv4() { Family::V4 } else { Family::V6 },
+            proto,
+            local,
+            remote,
+            generation,
+            rbufsz,
+            rbufused: 0,
+            held_payload: 0,
+            drop_bytes: 0,
+            drop_units: 0,
+            send_error: 0,
+            send_error_tag: 0,
+            mask: 0,
+            scratch: [0; cell::CTFL_LEN],
+            tx: VecDeque::new(),
+            blocked: false,
+            fin: None,
+            held: VecDeque::new(),
+            watched: Interest::default(),
+        }
+    }
+
+    /// NSENDs can leave the queue.
+    pub fn can_send(&self) -> bool {
+        matches!(self.state, SocketState::Open | SocketState::Eof)
+    }
+
+    /// Receive budget left, payload bytes.
+    pub fn room(&self) -> u64 {
+        u64::from(self.rbufsz).saturating_sub(self.rbufused)
+    }
+
+    /// Next moment at which time alone lets something leave the queue.
+    pub fn deadline(&self) -> Option<Ticks> {
+        if !self.can_send() || self.blocked {
+            return None;
+        }
+        let head = self.tx.front().map(|head| head.time);
+        match (head, self.fin) {
+            (Some(head), Some(fin)) => Some(head.min(fin)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Counts a datagram that lost `bytes`.
+    pub fn count_drop(&mut self, bytes: usize) {
+        self.drop_units = self.drop_units.saturating_add(1);
+        self.drop_bytes = self.drop_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+}

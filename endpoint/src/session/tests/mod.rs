@@ -1,0 +1,6 @@
+//! The session on virtual time, with a scripted world.
+
+mod budgets;
+mod requests;
+mod transmit;
+mod world;
