@@ -13,6 +13,7 @@
 //! Sockets of a particular daemon and policy do not belong here.
 
 pub mod cert;
+pub mod controller;
 pub mod descriptor;
 pub mod program;
 pub mod session;
