@@ -190,6 +190,9 @@ fn key_files_are_read_and_written() {
         assert_eq!(private.public_key(), public);
         let again = PrivateKey::from_pem(&private.to_pem(), None).unwrap();
         assert_eq!(again.public_key(), public);
+        let locked = private.to_encrypted_pem("pass").unwrap();
+        assert_eq!(PrivateKey::from_pem(&locked, Some("pass")).unwrap().public_key(), public);
+        assert!(PrivateKey::from_pem(&locked, Some("other")).is_err());
         tested += 1;
     }
     assert_eq!(tested, 14);

@@ -135,6 +135,26 @@ impl PrivateKey {
         )
     }
 
+    /// PEM `ENCRYPTED PRIVATE KEY` as PPKSMan writes it: PBES2 with PBKDF2-HMAC-SHA256 and AES-256-CBC.
+    pub fn to_encrypted_pem(&self, passphrase: &str) -> Result<String, KeyError> {
+        const ROUNDS: u32 = 2048;
+        let (mut salt, mut iv) = ([0; 16], [0; 16]);
+        let random = ring::rand::SystemRandom::new();
+        for bytes in [&mut salt, &mut iv] {
+            ring::rand::SecureRandom::fill(&random, bytes).map_err(|_| KeyError::Random)?;
+        }
+        let encoding = |e: &dyn fmt::Display| KeyError::Encoding(e.to_string());
+        let parameters = pkcs8::pkcs5::pbes2::Parameters::pbkdf2_sha256_aes256cbc(ROUNDS, &salt, &iv)
+            .map_err(|e| encoding(&e))?;
+        let plain = self.to_pkcs8();
+        let info = PrivateKeyInfo::from_der(&plain).map_err(|e| encoding(&e))?;
+        let locked = info.encrypt_with_params(parameters, passphrase).map_err(|e| encoding(&e))?;
+        Ok(pem::encode_config(
+            &pem::Pem::new("ENCRYPTED PRIVATE KEY", locked.as_bytes()),
+            pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+        ))
+    }
+
     pub fn public_key(&self) -> PublicKey {
         let mut raw = [0; 32];
         raw.copy_from_slice(self.pair.public_key().as_ref());

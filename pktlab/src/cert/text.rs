@@ -10,11 +10,13 @@ pub(super) fn pairs(text: &str, limits: bool) -> Option<Vec<(String, String)>> {
     };
     let body = text.strip_suffix(';')?;
     let mut pairs: Vec<(String, String)> = Vec::new();
+    // A hostile text holds thousands of names: a search through `pairs` would cost their square.
+    let mut seen = std::collections::HashSet::new();
     for pair in body.split(';') {
         let (name, value) = pair.split_once('=')?;
         let bare = if limits { name.strip_prefix('*').unwrap_or(name) } else { name };
         let well_formed = !bare.is_empty() && bare.chars().all(in_name) && value.chars().all(in_value);
-        if !well_formed || pairs.iter().any(|(n, _)| n.trim_start_matches('*') == bare) {
+        if !well_formed || !seen.insert(bare) {
             return None;
         }
         pairs.push((name.to_owned(), value.to_owned()));
