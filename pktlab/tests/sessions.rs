@@ -201,3 +201,61 @@ fn reference_client_hellos_hold_their_snikey() {
         assert_eq!(accepted.client_hello().server_name(), vector["snikey"].as_str());
     }
 }
+
+/// A ClientHello in one record whose `server_name` extension has this body.
+fn hello_with_sni(body: &[u8]) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
+    let mut extensions = [&[0, 0][..], &sized(body)].concat();
+    // supported_versions 1.3, groups x25519, signature scheme ed25519, a key share.
+    extensions.extend([&[0, 43][..], &sized(&[2, 3, 4]), &[0, 10], &sized(&sized(&[0, 0x1d]))].concat());
+    extensions.extend([&[0, 13][..], &sized(&sized(&[8, 7]))].concat());
+    let share = [&[0, 0x1d][..], &sized(&[9; 32])].concat();
+    extensions.extend([&[0, 51][..], &sized(&sized(&share))].concat());
+    let mut hello = [&[3, 3][..], &[7; 32], &[0], &sized(&[0x13, 1]), &[1, 0]].concat();
+    hello.extend(sized(&extensions));
+    let message = [&[1, 0][..], &sized(&hello)].concat();
+    [&[22, 3, 1][..], &sized(&message)].concat()
+}
+
+#[tokio::test]
+async fn a_server_name_that_is_no_snikey_never_reaches_the_default_entry() {
+    use tokio::io::AsyncWriteExt;
+    let (_, _, entry) = world();
+    let named =
+        |key: &str, default| Entry { snikey: Some(Snikey::try_from(key).unwrap()), default, ..entry.clone() };
+    let acceptor = Acceptor::new(vec![named("abc123", true), named("777", false)]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let name = |kind: u8, name: &[u8]| [&[kind, 0, name.len() as u8][..], name].concat();
+    let list = |names: &[u8]| [&[0, names.len() as u8][..], names].concat();
+    let good = name(0, b"abc123");
+    let cases = [
+        (list(&name(0, b"ABC123")), "not one snikey"),
+        (list(&name(0, b"abc123.")), "not one snikey"),
+        (list(&name(0, b"abc-123")), "not one snikey"),
+        (list(&name(0, b"127.0.0.1")), "not one snikey"),
+        (list(&[good.clone(), name(1, b"x")].concat()), "not one snikey"),
+        (list(&name(0, b"abc124")), "no experiment entry"),
+        // The TLS library refuses these itself, a key of digits only among them.
+        (list(&name(0, &[b'a'; 64])), "ServerNameMustContainOneHostName"),
+        (list(&name(1, b"abc123")), "ServerNameMustContainOneHostName"),
+        (list(&name(0, b"777")), "ServerNameMustContainOneHostName"),
+        // This one gets past the name: the made-up client ends where its Finished should come.
+        (list(&good), "eof"),
+    ];
+    for (body, words) in cases {
+        let mut tcp = TcpStream::connect(addr).await.unwrap();
+        tcp.write_all(&hello_with_sni(&body)).await.unwrap();
+        tcp.shutdown().await.unwrap();
+        let error = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap_err().to_string();
+        assert!(error.contains(words), "{body:02x?}: {error}");
+    }
+}
+
+#[test]
+fn entries_must_not_contradict_each_other() {
+    let (_, _, entry) = world();
+    let keyed = Entry { snikey: Some(Snikey::try_from("abc123").unwrap()), default: false, ..entry.clone() };
+    assert!(matches!(Acceptor::new(vec![keyed.clone(), keyed]), Err(SessionError::DuplicateSnikey(_))));
+    assert!(matches!(Acceptor::new(vec![entry.clone(), entry]), Err(SessionError::TwoDefaults)));
+}

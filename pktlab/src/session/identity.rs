@@ -116,3 +116,56 @@ impl TryFrom<&str> for Snikey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::cert::{Mode, ephemeral};
+    use crate::session::{Acceptor, ClientConfig, Entry, connect};
+    use crate::wire::MessageReader;
+
+    /// Somebody presents the chain of another without holding its key: only CertificateVerify can tell.
+    #[tokio::test]
+    async fn a_stolen_chain_is_refused_on_both_sides() {
+        let c = ephemeral((crate::session::now() / 1_000_000_000) as i64).expect("credentials");
+        let roots = vec![c.operator.public_key()];
+        for (client_lies, server_lies) in [(false, false), (true, false), (false, true)] {
+            let thief = || PrivateKey::generate().expect("a key");
+            let key = if client_lies { thief() } else { c.endpoint_key.clone() };
+            let client = ClientConfig {
+                identity: Some(Identity { key, chain: c.endpoint_chain.clone() }),
+                mode: Mode::EndpointAuthController,
+                roots: roots.clone(),
+                snikey: None,
+            };
+            let key = if server_lies { thief() } else { c.controller_key.clone() };
+            let identity = Identity { key, chain: c.controller_chain.clone() };
+            let mode = Mode::ControllerAuthEndpoint;
+            let entry = Entry { snikey: None, default: true, identity, mode, roots: roots.clone() };
+            let acceptor = Acceptor::new(vec![entry]).expect("one entry");
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("its address");
+            let serve = async { acceptor.accept(listener.accept().await.expect("a client").0).await };
+            let ask =
+                async { connect(TcpStream::connect(address).await.expect("a connection"), &client).await };
+            let (served, asked) = tokio::join!(serve, ask);
+            match (client_lies, server_lies) {
+                (true, _) => {
+                    let error = served.expect_err("the client lied").to_string();
+                    assert!(error.contains("BadSignature"), "{error}");
+                    // The client learns it at its first read.
+                    let mut reader: MessageReader<_> = asked.expect("too early to know").split(1024).0;
+                    assert!(reader.next().await.is_err());
+                }
+                (_, true) => {
+                    let error = asked.expect_err("the server lied").to_string();
+                    assert!(error.contains("BadSignature"), "{error}");
+                    assert!(served.is_err());
+                }
+                _ => assert!(served.is_ok() && asked.is_ok()),
+            }
+        }
+    }
+}

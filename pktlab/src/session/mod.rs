@@ -4,7 +4,9 @@
 //! [`Session`]: the verified peer and a message stream. The stock path validation of the TLS library is replaced, see
 //! `verifier`.
 
+mod hello;
 mod identity;
+mod transport;
 mod verifier;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,7 +21,9 @@ use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
 
+use hello::HelloName;
 pub use identity::{Identity, IdentityError, Snikey};
+pub use transport::Transport;
 
 use crate::cert::{ChainError, Mode, PublicKey, Verified, verify};
 use crate::wire::{MessageReader, MessageWriter, Ticks};
@@ -49,6 +53,12 @@ pub enum SessionError {
     Tls(rustls::Error),
     #[error("no experiment entry for the server name {0:?}")]
     UnknownSnikey(Option<String>),
+    #[error("the client's server name is not one snikey of 1 to 63 characters out of 0-9 and a-z")]
+    MalformedSnikey,
+    #[error("the snikey {0:?} belongs to two entries; give each entry its own")]
+    DuplicateSnikey(String),
+    #[error("two entries are the default for clients without server name; mark only one")]
+    TwoDefaults,
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
@@ -112,13 +122,13 @@ pub struct Session {
     pub peer: Option<Verified>,
     /// Index of the server's entry; 0 on a client.
     pub entry: usize,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Transport>,
 }
 
 /// The receiving half of a session.
-pub type SessionReader = MessageReader<ReadHalf<TlsStream<TcpStream>>>;
+pub type SessionReader = MessageReader<ReadHalf<TlsStream<Transport>>>;
 /// The sending half of a session.
-pub type SessionWriter = MessageWriter<WriteHalf<TlsStream<TcpStream>>>;
+pub type SessionWriter = MessageWriter<WriteHalf<TlsStream<Transport>>>;
 
 impl Session {
     /// `max_body`: largest message body accepted from the peer, in bytes.
@@ -129,14 +139,19 @@ impl Session {
 
     /// The TCP connection below.
     pub fn tcp(&self) -> &TcpStream {
-        self.stream.get_ref().0
+        self.stream.get_ref().0.tcp()
     }
 }
 
 /// TLS handshake as client on a connected socket. Success does not mean that the server accepted our certificate: that
 /// shows in the first answer (spec `session.md` §4.1).
 pub async fn connect(tcp: TcpStream, config: &ClientConfig) -> Result<Session, SessionError> {
-    prepare(&tcp).map_err(SessionError::Io)?;
+    let peer = tcp.peer_addr();
+    open(tcp, config).await.inspect_err(|error| log(&peer, error))
+}
+
+async fn open(tcp: TcpStream, config: &ClientConfig) -> Result<Session, SessionError> {
+    let transport = Transport::new(tcp, false).map_err(SessionError::Io)?;
     let verifier = Arc::new(verifier::PeerVerifier::new(config.mode, config.roots.clone()));
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -153,7 +168,7 @@ pub async fn connect(tcp: TcpStream, config: &ClientConfig) -> Result<Session, S
         // An address makes the library send no server name at all, which is what the protocol wants.
         None => ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST)),
     };
-    let handshake = TlsConnector::from(Arc::new(tls)).connect(name, tcp);
+    let handshake = TlsConnector::from(Arc::new(tls)).connect(name, transport);
     let mut stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
         .await
         .map_err(|_| SessionError::Timeout)?
@@ -169,7 +184,16 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
+    /// # Errors
+    /// Two entries with the same snikey, two defaults, or a key that cannot sign.
     pub fn new(entries: Vec<Entry>) -> Result<Acceptor, SessionError> {
+        if entries.iter().filter(|entry| entry.default).count() > 1 {
+            return Err(SessionError::TwoDefaults);
+        }
+        let mut keys = std::collections::HashSet::new();
+        if let Some(twice) = entries.iter().filter_map(|e| e.snikey.as_ref()).find(|key| !keys.insert(*key)) {
+            return Err(SessionError::DuplicateSnikey(twice.as_str().to_owned()));
+        }
         let entries = entries
             .into_iter()
             .map(|entry| server_config(&entry).map(|tls| (entry, Arc::new(tls))))
@@ -179,18 +203,20 @@ impl Acceptor {
 
     /// TLS handshake as server on an accepted connection.
     pub async fn accept(&self, tcp: TcpStream) -> Result<Session, SessionError> {
-        prepare(&tcp).map_err(SessionError::Io)?;
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp))
-            .await
-            .map_err(|_| SessionError::Timeout)?
+        let peer = tcp.peer_addr();
+        let result = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(tcp)).await {
+            Ok(result) => result,
+            Err(_) => Err(SessionError::Timeout),
+        };
+        result.inspect_err(|error| log(&peer, error))
     }
 
     async fn handshake(&self, tcp: TcpStream) -> Result<Session, SessionError> {
-        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp)
+        let transport = Transport::new(tcp, true).map_err(SessionError::Io)?;
+        let mut hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), transport)
             .await
             .map_err(SessionError::from_io)?;
-        let name = hello.client_hello().server_name().map(str::to_owned);
-        let index = self.select(name.as_deref()).ok_or(SessionError::UnknownSnikey(name))?;
+        let index = self.select(&hello::server_name(&hello.io.take_recorded()))?;
         let (entry, tls) = &self.entries[index];
         let mut stream = hello.into_stream(tls.clone()).await.map_err(SessionError::from_io)?;
         stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
@@ -198,12 +224,25 @@ impl Acceptor {
         Ok(Session { peer, entry: index, stream: stream.into() })
     }
 
-    /// Spec `session.md` §5: no name takes the default entry, a name must be registered.
-    fn select(&self, name: Option<&str>) -> Option<usize> {
-        self.entries.iter().position(|(entry, _)| match name {
-            None => entry.default,
-            Some(name) => entry.snikey.as_ref().is_some_and(|key| key.as_str() == name),
-        })
+    /// Spec `session.md` §5: no name takes the default entry, a name must be registered, anything else fails.
+    fn select(&self, name: &HelloName) -> Result<usize, SessionError> {
+        let (index, asked) = match name {
+            HelloName::Malformed => return Err(SessionError::MalformedSnikey),
+            HelloName::Absent => (self.entries.iter().position(|(entry, _)| entry.default), None),
+            HelloName::Key(key) => {
+                let index = self.entries.iter().position(|(entry, _)| entry.snikey.as_ref() == Some(key));
+                (index, Some(key.as_str().to_owned()))
+            }
+        };
+        index.ok_or(SessionError::UnknownSnikey(asked))
+    }
+}
+
+/// The one line that says who was refused, or who refused us.
+fn log(peer: &std::io::Result<std::net::SocketAddr>, error: &SessionError) {
+    match peer {
+        Ok(peer) => tracing::warn!("no session with {peer}: {error}"),
+        Err(_) => tracing::warn!("no session: {error}"),
     }
 }
 
@@ -240,12 +279,6 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
         cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
     ];
     Arc::new(rustls::crypto::CryptoProvider { cipher_suites: suites, ..default_provider() })
-}
-
-/// No delay for small messages, and a notice when the peer's host vanishes (spec `session.md` §6).
-fn prepare(tcp: &TcpStream) -> std::io::Result<()> {
-    tcp.set_nodelay(true)?;
-    socket2::SockRef::from(tcp).set_keepalive(true)
 }
 
 /// Wall clock in ns since the epoch.
