@@ -109,6 +109,62 @@ async fn a_wrong_configuration_says_what_to_do() {
     assert!(text.contains("no-such-namespace"), "{text}");
 }
 
+/// A network namespace with one address of its own, removed at the end.
+struct Namespace(String);
+
+impl Namespace {
+    /// `None` where namespaces cannot be made.
+    fn new() -> Option<Self> {
+        let name = format!("pktendpt-test-{}", std::process::id());
+        let ip = |arguments: &[&str]| {
+            Command::new("ip")
+                .args(arguments)
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        if !ip(&["netns", "add", &name]) {
+            return None;
+        }
+        let made = Self(name);
+        assert!(ip(&["-n", &made.0, "address", "add", "192.0.2.77/24", "dev", "lo"]));
+        assert!(ip(&["-n", &made.0, "link", "set", "lo", "up"]));
+        Some(made)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
+    }
+}
+
+#[tokio::test]
+async fn measurement_sockets_live_in_the_namespace() {
+    let Some(namespace) = Namespace::new() else {
+        println!("skipped: no permission to make network namespaces here");
+        return;
+    };
+    let credentials = credentials();
+    let (ours, theirs) = pair().await;
+    let mut child = spawn(theirs, &toml(&credentials), &["--netns", &namespace.0]);
+    let session = acceptor(&credentials).accept(ours).await.unwrap();
+    let (mut reader, mut writer) = session.split(MAX_BODY);
+    writer.send(&Message::Start).await.unwrap();
+    writer.send(&Message::MRead { addr: system::IP4LS, len: 16 }).await.unwrap();
+    // An address that only the namespace has.
+    writer.send(&open_udp(1, 0, "192.0.2.77:0".parse().unwrap())).await.unwrap();
+    assert!(matches!(reader.next().await.unwrap(), Some(Frame::Message(Message::Result(_)))));
+    let Some(Frame::Message(Message::MData { data, .. })) = reader.next().await.unwrap() else {
+        panic!("MDATA")
+    };
+    assert!(data.chunks(4).any(|address| address == [192, 0, 2, 77]), "{data:?}");
+    let Some(Frame::Message(opened)) = reader.next().await.unwrap() else { panic!("RESULT") };
+    assert_eq!(opened, Message::Result(pktlab::wire::Outcome::Plain(pktlab::wire::ErrId::SUCCESS)));
+    drop((reader, writer));
+    let _ = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+}
+
 /// Peak resident memory of a process, bytes.
 fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
