@@ -194,6 +194,12 @@ impl Controller {
         self.shared.wait_ended().await
     }
 
+    /// Waits until the connection itself is gone: after [`Controller::close`] what was queued is sent and the endpoint may
+    /// take a few seconds to close its side.
+    pub async fn finished(&self) {
+        self.shared.wait_finished().await;
+    }
+
     /// Why the session is over, `None` while it runs.
     pub fn end_reason(&self) -> Option<Arc<str>> {
         self.shared.end_reason()

@@ -91,6 +91,8 @@ pub(super) struct Shared {
     /// Told whenever send credit came back or the session ended.
     pub(super) credit: Notify,
     ended: watch::Sender<Option<Arc<str>>>,
+    /// Tasks still running.
+    tasks: watch::Sender<usize>,
 }
 
 impl Shared {
@@ -114,6 +116,7 @@ impl Shared {
             info: OnceLock::new(),
             credit: Notify::new(),
             ended: watch::Sender::new(None),
+            tasks: watch::Sender::new(2),
         };
         (Arc::new(shared), receiver)
     }
@@ -159,6 +162,15 @@ impl Shared {
             Ok(reason) => reason.clone().unwrap_or_else(|| "closed".into()),
             Err(_) => "closed".into(),
         }
+    }
+
+    pub(super) fn task_done(&self) {
+        self.tasks.send_modify(|count| *count = count.saturating_sub(1));
+    }
+
+    pub(super) async fn wait_finished(&self) {
+        // The sender lives in self: waiting cannot fail.
+        let _ = self.tasks.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Ends the session once; later reasons are ignored. Pending answers and all sockets learn of it.

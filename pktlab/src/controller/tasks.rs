@@ -22,9 +22,20 @@ pub(super) enum Outgoing {
 }
 
 pub(super) async fn write<W>(
+    writer: MessageWriter<W>,
+    queue: mpsc::UnboundedReceiver<Outgoing>,
+    shared: Arc<Shared>,
+) where
+    W: AsyncWrite + Unpin,
+{
+    deliver(writer, queue, &shared).await;
+    shared.task_done();
+}
+
+async fn deliver<W>(
     mut writer: MessageWriter<W>,
     mut queue: mpsc::UnboundedReceiver<Outgoing>,
-    shared: Arc<Shared>,
+    shared: &Shared,
 ) where
     W: AsyncWrite + Unpin,
 {
@@ -64,10 +75,19 @@ where
     R: AsyncRead + Unpin,
 {
     let reason = tokio::select! {
-        reason = route(&mut reader, &shared) => reason,
-        _ = shared.wait_ended() => return,
+        reason = route(&mut reader, &shared) => Some(reason),
+        _ = shared.wait_ended() => None,
     };
-    shared.end(&reason);
+    match reason {
+        Some(reason) => shared.end(&reason),
+        // Closed from this side. What still comes is of no interest, but a connection dropped with unread bytes is reset,
+        // and the peer would take that for a failure.
+        None => {
+            let rest = async { while let Ok(Some(_)) = reader.next().await {} };
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, rest).await;
+        }
+    }
+    shared.task_done();
 }
 
 async fn route<R: AsyncRead + Unpin>(reader: &mut MessageReader<R>, shared: &Shared) -> String {

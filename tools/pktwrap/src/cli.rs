@@ -44,7 +44,7 @@ pub struct Options {
     pub verbose: u8,
 
     /// The program and its arguments; "--" before it ends pktwrap's own options
-    #[arg(value_name = "PROGRAM", required = true, num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "PROGRAM", required = true, num_args = 1.., trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }
 
@@ -89,6 +89,7 @@ mod tests {
         let options = Options::try_parse_from(["pktwrap", "--", "-odd"]).expect("parses");
         assert_eq!(options.command, ["-odd"]);
         assert!(Options::try_parse_from(["pktwrap", "-q"]).is_err(), "no program");
+        assert!(Options::try_parse_from(["pktwrap", "--frob", "true"]).is_err(), "unknown option");
     }
 
     #[test]

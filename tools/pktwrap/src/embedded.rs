@@ -18,13 +18,18 @@ use tokio::process::{Child, Command};
 /// The endpoint's program, and the variable that names another file.
 const PROGRAM: &str = "pktendpt";
 const ENV_PROGRAM: &str = "PKTENDPT";
+/// What the child logs, as its own documentation says.
+const ENV_LOG: &str = "PKTENDPT_LOG";
 /// Memory of one endpoint session for queued data, bytes.
 const BUFFER: u32 = 16 << 20;
+/// A broken connection may be the first that is seen of a child that ends.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Makes sessions with endpoints on this machine. The children end with their sessions, at the latest with pktwrap.
 pub struct Embedded {
     program: PathBuf,
     netns: Option<String>,
+    verbose: bool,
     config: String,
     acceptor: Acceptor,
     children: Mutex<Vec<Child>>,
@@ -52,7 +57,7 @@ struct EndpointPart {
 
 impl Embedded {
     /// Makes the credentials. `netns`: the network namespace of the endpoint's measurement sockets.
-    pub fn new(netns: Option<String>) -> anyhow::Result<Embedded> {
+    pub fn new(netns: Option<String>, verbose: bool) -> anyhow::Result<Embedded> {
         let program = crate::program::beside(PROGRAM, ENV_PROGRAM)?;
         let credentials = cert::ephemeral(unix_now()).context("cannot make keys and certificates")?;
         let config = Config {
@@ -77,6 +82,7 @@ impl Embedded {
         Ok(Embedded {
             program,
             netns,
+            verbose,
             config: toml::to_string(&config)?,
             acceptor: Acceptor::new(vec![entry])?,
             children: Mutex::new(Vec::new()),
@@ -95,7 +101,14 @@ impl Embedded {
         let session = tokio::select! {
             biased;
             status = child.wait() => bail!("the endpoint ended at once ({})", status?),
-            session = session => session.context("cannot talk to the endpoint")?,
+            session = session => session,
+        };
+        let session = match session {
+            Ok(session) => session,
+            Err(error) => match tokio::time::timeout(LAST_WORDS, child.wait()).await {
+                Ok(status) => bail!("the endpoint ended at once ({})", status?),
+                Err(_) => return Err(error.context("cannot talk to the endpoint")),
+            },
         };
         self.children.lock().unwrap_or_else(PoisonError::into_inner).push(child);
         Ok(session)
@@ -113,6 +126,9 @@ impl Embedded {
         command.arg("--credentials-fd").arg(reader.as_raw_fd().to_string());
         if let Some(netns) = &self.netns {
             command.arg("--netns").arg(netns);
+        }
+        if !self.verbose && std::env::var_os(ENV_LOG).is_none() {
+            command.env(ENV_LOG, "error");
         }
         // In a process group of its own, so that the terminal's ^C reaches the program and not the endpoint.
         command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).kill_on_drop(true);

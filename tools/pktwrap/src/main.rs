@@ -84,7 +84,7 @@ async fn run(options: &Options, file: &std::path::Path) -> anyhow::Result<u8> {
     let library = program::library()?;
     let (first, source) = match options.via {
         Via::Local => {
-            let embedded = Arc::new(Embedded::new(options.endpoint_netns.clone())?);
+            let embedded = Arc::new(Embedded::new(options.endpoint_netns.clone(), options.verbose > 0)?);
             (embedded.session().await?, Some(embedded))
         }
         Via::Listen(addr) => (listen::session(addr, options.credentials.as_deref()).await?, None),
@@ -120,7 +120,7 @@ async fn run(options: &Options, file: &std::path::Path) -> anyhow::Result<u8> {
     if !options.quiet {
         summarize(&context);
     }
-    context.pool.close();
+    context.pool.close(GOODBYE).await;
     if let Some(source) = source {
         source.end(GOODBYE).await;
     }

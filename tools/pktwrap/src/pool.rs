@@ -1,6 +1,7 @@
 //! The sessions with the endpoint: one to begin with, another when its sockets are used up.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pktlab::controller::{Controller, EndpointInfo, Totals};
 
@@ -70,9 +71,19 @@ impl Pool {
         })
     }
 
-    pub fn close(&self) {
-        for session in self.lock().iter() {
-            session.close(CLOSED);
+    /// Ends all sessions in good order, which may take `limit`.
+    pub async fn close(&self, limit: Duration) {
+        let sessions = std::mem::take(&mut *self.lock());
+        let closing = async {
+            for session in &sessions {
+                session.close(CLOSED);
+            }
+            for session in &sessions {
+                session.finished().await;
+            }
+        };
+        if tokio::time::timeout(limit, closing).await.is_err() {
+            tracing::debug!("the endpoint did not close its side");
         }
     }
 

@@ -15,7 +15,6 @@ use crate::context::Context;
 pub mod eai {
     pub const NONAME: i32 = -2;
     pub const AGAIN: i32 = -3;
-    pub const FAIL: i32 = -4;
     pub const NODATA: i32 = -5;
     pub const FAMILY: i32 = -6;
     pub const ADDRFAMILY: i32 = -9;
@@ -41,7 +40,8 @@ const ALIASES_MOST: usize = 16;
 
 /// Name to addresses. `Err` is an EAI code.
 pub async fn resolve(context: &Context, name: &str, wanted: Families) -> Result<Found, i32> {
-    if let Some(found) = known(name, wanted) {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    if let Some(found) = known(name, wanted, &hosts) {
         return found;
     }
     let asked = absolute(name)?;
@@ -66,8 +66,8 @@ pub async fn resolve(context: &Context, name: &str, wanted: Families) -> Result<
             let code = match message.metadata.response_code {
                 ResponseCode::NoError => eai::NODATA,
                 ResponseCode::NXDomain => eai::NONAME,
-                ResponseCode::ServFail => eai::AGAIN,
-                _ => eai::FAIL,
+                // As with glibc: no server could say.
+                _ => eai::AGAIN,
             };
             // A server that could not say is worth another try, whatever the other family's answer was.
             failure = failure.filter(|known| *known == eai::AGAIN || *known == eai::NONAME).or(Some(code));
@@ -80,7 +80,8 @@ pub async fn resolve(context: &Context, name: &str, wanted: Families) -> Result<
         return Err(failure.unwrap_or(eai::NONAME));
     }
     // IPv6 first where the endpoint has it; addresses that cannot be reached from there last.
-    let reachable = !context.pool.info().ipv6.is_empty();
+    let reachable =
+        context.pool.info().ipv6.iter().any(|ip| !ip.is_unicast_link_local() && !ip.is_loopback());
     addresses.sort_by_key(|ip| ip.is_ipv6() != reachable);
     Ok(Found { addresses, canonical: canonical.unwrap_or_else(|| text(&asked)) })
 }
@@ -111,7 +112,7 @@ pub async fn query(context: &Context, message: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Names that need no server.
-fn known(name: &str, wanted: Families) -> Option<Result<Found, i32>> {
+fn known(name: &str, wanted: Families, hosts: &str) -> Option<Result<Found, i32>> {
     let plain = name.strip_suffix('.').unwrap_or(name);
     let found = |addresses: Vec<IpAddr>| {
         let addresses: Vec<IpAddr> =
@@ -125,16 +126,25 @@ fn known(name: &str, wanted: Families) -> Option<Result<Found, i32>> {
         return Some(found(vec![ip]));
     }
     let lower = plain.to_ascii_lowercase();
+    let both = vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
     match lower.as_str() {
-        "localhost" | "localhost.localdomain" => {
-            Some(found(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]))
-        }
+        _ if !listed(hosts, &lower).is_empty() => Some(found(listed(hosts, &lower))),
+        "localhost" | "localhost.localdomain" => Some(found(both)),
         "ip6-localhost" | "ip6-loopback" => Some(found(vec![Ipv6Addr::LOCALHOST.into()])),
-        other if other.ends_with(".localhost") => {
-            Some(found(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]))
-        }
+        other if other.ends_with(".localhost") => Some(found(both)),
         _ => None,
     }
+}
+
+/// Loopback addresses of a name in the text of /etc/hosts: those mean this machine. All other lines are this network's
+/// view of the world, which a wrapped program is not to see.
+fn listed(hosts: &str, name: &str) -> Vec<IpAddr> {
+    let entries = hosts.lines().filter_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let ip: IpAddr = words.next()?.parse().ok()?;
+        (ip.is_loopback() && words.any(|word| word.eq_ignore_ascii_case(name))).then_some(ip)
+    });
+    entries.collect()
 }
 
 fn absolute(name: &str) -> Result<Name, i32> {
@@ -194,12 +204,16 @@ mod tests {
     #[test]
     fn names_that_need_no_server() {
         let only4 = Families { v4: true, v6: false };
-        let found = known("192.0.2.7", BOTH).expect("known").expect("found");
+        let found = known("192.0.2.7", BOTH, "").expect("known").expect("found");
         assert_eq!(found.addresses, ["192.0.2.7".parse::<IpAddr>().expect("address")]);
-        assert_eq!(known("::1", only4), Some(Err(eai::ADDRFAMILY)));
-        assert_eq!(known("a.LocalHost.", only4).expect("known").expect("found").addresses.len(), 1);
-        assert_eq!(known("localhost", BOTH).expect("known").expect("found").addresses.len(), 2);
-        assert_eq!(known("localhost.example", BOTH), None);
+        assert_eq!(known("::1", only4, ""), Some(Err(eai::ADDRFAMILY)));
+        assert_eq!(known("a.LocalHost.", only4, "").expect("known").expect("found").addresses.len(), 1);
+        assert_eq!(known("localhost", BOTH, "").expect("known").expect("found").addresses.len(), 2);
+        assert_eq!(known("localhost.example", BOTH, ""), None);
+        let hosts = "127.0.0.1 localhost\n127.0.1.1\tbox # Box\n192.0.2.1 web\n";
+        assert_eq!(known("localhost", BOTH, hosts).expect("known").expect("found").addresses.len(), 1);
+        assert!(known("BOX", BOTH, hosts).is_some());
+        assert_eq!(known("web", BOTH, hosts), None, "the local network's view");
     }
 
     #[test]
