@@ -97,10 +97,12 @@ pub unsafe fn bind(socket: &Socket, sa: *const sockaddr, len: socklen_t) -> c_in
 /// The local address, or errno.
 pub fn local(socket: &Socket) -> Result<Addr, c_int> {
     let now = socket.slot.local.load();
-    let named = socket.slot.remote.load().family != 0
-        || socket.slot.has(flag::BOUND)
-        || options::value(socket, options::cell::SENT).is_some();
-    if now.family != 0 || !named {
+    let connected = socket.slot.remote.load().family != 0;
+    let named =
+        connected || socket.slot.has(flag::BOUND) || options::value(socket, options::cell::SENT).is_some();
+    // A socket bound to any address has the one toward its peer once it is connected.
+    let final_name = now.family != 0 && !(connected && addr::unspecified(&now));
+    if final_name || !named {
         return Ok(now);
     }
     match request(socket, frame_kind::LOCAL, Addr::NONE) {

@@ -15,8 +15,16 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let packages = ["-p", "pktwrap", "-p", "pktendpt", "-p", "pktwrap-shim"];
-        let cargo = Command::new(env!("CARGO")).arg("build").args(packages).status().unwrap();
-        assert!(cargo.success(), "the programs under test do not build");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.arg("build").args(packages);
+        // What `cargo test` tells this process would make build scripts run again, and then everything after them.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(&name);
+            }
+        }
+        assert!(cargo.status().unwrap().success(), "the programs under test do not build");
         // target/debug/deps/programs-… is this program.
         std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
     })

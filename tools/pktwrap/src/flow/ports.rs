@@ -125,6 +125,8 @@ impl<'a> Ports<'a> {
         if peer.is_some() && local.ip().is_unspecified() {
             let info = self.context.pool.info();
             match like {
+                IpAddr::V4(ip) if ip.is_loopback() => local.set_ip(Ipv4Addr::LOCALHOST.into()),
+                IpAddr::V6(ip) if ip.is_loopback() => local.set_ip(ip.into()),
                 IpAddr::V4(_) => local.set_ip(info.ipv4.first().map_or(local.ip(), |(ip, _)| (*ip).into())),
                 IpAddr::V6(_) => local.set_ip(info.ipv6.first().map_or(local.ip(), |ip| (*ip).into())),
             }
