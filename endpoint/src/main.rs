@@ -1,6 +1,6 @@
 //! `pktendpt`: arguments, configuration, and one call of the library.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,11 +38,14 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // An endpoint that serves one inherited connection belongs to another program, whose output it must not fill.
+    let level = if arguments.control_fd.is_some() { "warn" } else { "info" };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("PKTENDPT_LOG").unwrap_or_else(|_| "info".into()),
+            tracing_subscriber::EnvFilter::try_from_env("PKTENDPT_LOG").unwrap_or_else(|_| level.into()),
         )
         .init();
     match run(arguments) {
