@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn environment_value() {
-        let (session, token) = parse_env(b"00000000000000ff000102030405060708090a0b0c0d0e0f").expect("well-formed");
+        let (session, token) =
+            parse_env(b"00000000000000ff000102030405060708090a0b0c0d0e0f").expect("well-formed");
         assert_eq!(session, 255);
         assert_eq!(token[15], 15);
         assert!(parse_env(b"00000000000000ff").is_none());

@@ -193,9 +193,15 @@ impl Page {
 
 impl Slot {
     fn reset(&self) {
-        for cell in
-            [&self.flags, &self.errno, &self.cork, &self.corked, &self.answered, &self.answer_errno, &self.tickets]
-        {
+        for cell in [
+            &self.flags,
+            &self.errno,
+            &self.cork,
+            &self.corked,
+            &self.answered,
+            &self.answer_errno,
+            &self.tickets,
+        ] {
             cell.store(0, Ordering::Relaxed);
         }
         for cell in self.options.iter().chain(&self.spare) {
