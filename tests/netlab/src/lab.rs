@@ -230,12 +230,13 @@ impl Lab {
         self.daemon(&between, &name, &own_program()?, &arguments, Ready::Says("ready"))
     }
 
-    /// Addresses, hardware addresses and neighbours of both ends. Neighbours are fixed: no ARP in the counters.
+    /// Addresses, hardware addresses and neighbours of both ends. Neighbours are fixed and ARP is off (with it the
+    /// multicast reports of neighbour discovery), so that the counters show what programs send and nothing else.
     fn addresses(&self, link: &Link) -> Result<()> {
         for (end, other) in [(0, 1), (1, 0)] {
             let (netns, device) = (self.netns(&link.ends[end]), &link.ends[other]);
             let lines = format!(
-                "link set dev {device} address {mac} multicast off\n\
+                "link set dev {device} address {mac} arp off\n\
                  link set dev {device} up\n\
                  addr add {v4}/24 dev {device}\n\
                  addr add {v6}/64 dev {device} nodad\n\
