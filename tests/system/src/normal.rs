@@ -12,6 +12,13 @@ fn normal_line(line: &str) -> String {
             return format!("{start} *");
         }
     }
+    // OpenSSL's error lines begin with the address of the thread.
+    let line = match line.split_once(":error:") {
+        Some((thread, rest)) if thread.len() >= 8 && thread.chars().all(|c| c.is_ascii_hexdigit()) => {
+            &format!("*:error:{rest}")
+        }
+        _ => line,
+    };
     // dig's header line; curl's "after 12 ms", "after 1001 milliseconds".
     let line = number_after(line, ", id: ", "");
     let line = number_after(&line, " after ", " ms");
@@ -45,6 +52,7 @@ mod tests {
             ),
             ("timed out after 1001 milliseconds", "timed out after * milliseconds"),
             ("Date: Mon, 01 Jan 2026", "Date: *"),
+            ("4057DDB3247F0000:error:0A000086:SSL:why", "*:error:0A000086:SSL:why"),
             ("look after 3 sheep", "look after 3 sheep"),
             ("1.2.3.4 after all", "1.2.3.4 after all"),
         ] {
