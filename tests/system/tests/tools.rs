@@ -41,6 +41,11 @@ fn curl() -> Result<()> {
         ("curl -sS -f http://www.lab/nothing-here", 22, "404"),
         ("curl -sS http://www.lab/ http://www.lab/index.html", 0, "from the endpoint"),
         (
+            "curl -sS -w '%{remote_ip} %{remote_port} %{local_ip}\\n' -o /dev/null http://www.lab/",
+            0,
+            "fd91:0:0:4::2 80 fd91:0:0:3::1",
+        ),
+        (
             "curl -sS -w '%{remote_ip} %{remote_port} %{local_ip}\\n' -o /dev/null -4 http://www.lab/",
             0,
             "10.91.4.2 80 10.91.3.1",
