@@ -12,6 +12,11 @@ fn normal_line(line: &str) -> String {
             return format!("{start} *");
         }
     }
+    // curl has two wordings for a connect time-out; which one comes depends on the timer it looks at first (seen natively).
+    let reached = line.starts_with("curl: (28) Failed to connect") && line.ends_with("Timeout was reached");
+    if reached || line.starts_with("curl: (28) Connection timeout after ") {
+        return "curl: (28) connect timeout".to_owned();
+    }
     // OpenSSL's error lines begin with the address of the thread.
     let line = match line.split_once(":error:") {
         Some((thread, rest)) if thread.len() >= 8 && thread.chars().all(|c| c.is_ascii_hexdigit()) => {
@@ -52,6 +57,11 @@ mod tests {
             ),
             ("timed out after 1001 milliseconds", "timed out after * milliseconds"),
             ("Date: Mon, 01 Jan 2026", "Date: *"),
+            ("curl: (28) Connection timeout after 1001 ms", "curl: (28) connect timeout"),
+            (
+                "curl: (28) Failed to connect to a port 80 after 1001 ms: Timeout was reached",
+                "curl: (28) connect timeout",
+            ),
             ("4057DDB3247F0000:error:0A000086:SSL:why", "*:error:0A000086:SSL:why"),
             ("look after 3 sheep", "look after 3 sheep"),
             ("1.2.3.4 after all", "1.2.3.4 after all"),

@@ -58,8 +58,8 @@ fn curl_failures() -> Result<()> {
     check(&[
         ("curl -sS http://10.91.4.2:9/", 7, "Failed to connect"),
         ("curl -sS http://target.lab:9/", 7, "Failed to connect"),
-        ("curl -sS --connect-timeout 1 http://10.91.66.66/", 28, "Timeout was reached"),
-        ("curl -sS --connect-timeout 1 http://blackhole.lab/", 28, "Timeout was reached"),
+        ("curl -sS --connect-timeout 1 http://10.91.66.66/", 28, "connect timeout"),
+        ("curl -sS --connect-timeout 1 http://blackhole.lab/", 28, "connect timeout"),
         ("curl -sS http://10.91.4.2:8081/", 56, "reset by peer"),
         ("curl -sS http://10.91.4.2:8082/", 0, "half closed"),
         ("curl -sS http://10.91.4.2:8084/", 52, "Empty reply"),
