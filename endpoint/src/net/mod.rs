@@ -2,23 +2,26 @@
 //! rustix and socket2 make the calls.
 
 mod addresses;
+mod open;
+mod poll;
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use pktlab::wire::{SocketId, Ticks};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-};
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use rustix::time::{ClockId, TimerfdClockId, TimerfdFlags, clock_gettime};
+use socket2::{Protocol, Socket, TcpKeepalive, Type};
+
+use open::{address_of, bound, errno_of};
 
 pub use addresses::{exported, resolv_conf};
+pub use poll::Ready;
 
-use crate::session::{Connecting, Errno, Interest, Net, OpenFault};
+use crate::session::{Connecting, Datagram, Errno, Interest, Net, OpenFault};
 
 /// Bytes of the receive buffer, the most one NDATA carries.
 const BUFFER: usize = 64 * 1024;
@@ -43,14 +46,6 @@ pub struct Sockets {
     events: Vec<epoll::Event>,
 }
 
-/// What one look at the epoll found.
-#[derive(Debug, Default)]
-pub struct Ready {
-    pub timer: bool,
-    /// In ascending order of ids.
-    pub sockets: Vec<(SocketId, Interest)>,
-}
-
 impl Sockets {
     pub fn new() -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -67,66 +62,6 @@ impl Sockets {
             buffer: Vec::with_capacity(BUFFER),
             events: Vec::with_capacity(257),
         })
-    }
-
-    /// Readable while a socket or the timer is ready.
-    pub fn epoll(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
-    }
-
-    /// Nothing is ready now.
-    pub fn is_quiet(&self) -> std::io::Result<bool> {
-        let mut fds = [rustix::event::PollFd::new(&self.epoll, rustix::event::PollFlags::IN)];
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        Ok(rustix::event::poll(&mut fds, Some(&zero))? == 0)
-    }
-
-    /// Whatever is ready now.
-    pub fn poll(&mut self) -> std::io::Result<Ready> {
-        self.events.clear();
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&zero)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let mut ready = Ready::default();
-        for event in &self.events {
-            let token = event.data.u64();
-            let Ok(id) = SocketId::try_from(token) else {
-                ready.timer = true;
-                let mut expirations = [0; 8];
-                // Nothing to read means that it was set anew in between.
-                let _ = rustix::io::read(&self.timer, &mut expirations);
-                self.armed = 0;
-                continue;
-            };
-            let flags = event.flags;
-            let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
-            let interest = Interest {
-                read: broken || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP),
-                write: broken || flags.contains(epoll::EventFlags::OUT),
-            };
-            ready.sockets.push((id, interest));
-        }
-        ready.sockets.sort_unstable_by_key(|(id, _)| *id);
-        Ok(ready)
-    }
-
-    /// Makes the epoll readable at `time` of the endpoint's clock; `None`: never.
-    pub fn set_timer(&mut self, time: Option<Ticks>) -> std::io::Result<()> {
-        // The zero time would switch the timer off.
-        let time = time.map_or(0, |time| time.max(1));
-        if time == self.armed {
-            return Ok(());
-        }
-        self.armed = time;
-        let value = Timespec {
-            tv_sec: i64::try_from(time / 1_000_000_000).unwrap_or(i64::MAX),
-            tv_nsec: (time % 1_000_000_000) as i64,
-        };
-        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &setting)?;
-        Ok(())
     }
 
     fn get(&self, id: SocketId) -> Result<&Socket, Errno> {
@@ -218,12 +153,13 @@ impl Net for Sockets {
         self.read(id, max, call).map(|(data, _)| data)
     }
 
-    fn receive_from(&mut self, id: SocketId) -> Result<(Bytes, SocketAddr), Errno> {
+    fn receive_from(&mut self, id: SocketId) -> Result<Datagram, Errno> {
         let call = |socket: &Socket, buffer: &mut Vec<u8>| {
             let (_, _, remote) = rustix::net::recvfrom(socket, spare_capacity(buffer), RecvFlags::empty())?;
             remote.and_then(|remote| SocketAddr::try_from(remote).ok()).ok_or(Errno::INVAL)
         };
-        self.read(id, BUFFER, call)
+        let (data, remote) = self.read(id, BUFFER, call)?;
+        Ok(Datagram { data, remote, time: now(), ttl: None, tos: None, local: None })
     }
 
     fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Errno> {
@@ -270,27 +206,4 @@ impl Net for Sockets {
 pub fn now() -> Ticks {
     let time = clock_gettime(ClockId::Realtime);
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
-}
-
-fn bound(local: SocketAddr, kind: Type, protocol: Protocol) -> Result<Socket, OpenFault> {
-    let socket = Socket::new(Domain::for_address(local), kind.nonblocking().cloexec(), Some(protocol))
-        .map_err(|error| OpenFault::Socket(errno_of(&error)))?;
-    if local.is_ipv6() {
-        // IPv4 has sockets of its own; mapped addresses would slip past destination limits.
-        socket.set_only_v6(true).map_err(|error| OpenFault::Socket(errno_of(&error)))?;
-    }
-    if kind == Type::STREAM && local.ip().is_unspecified() && local.port() == 0 {
-        // connect() chooses better: it knows the peer and can share a port between peers.
-        return Ok(socket);
-    }
-    socket.bind(&SockAddr::from(local)).map_err(|error| OpenFault::Bind(errno_of(&error)))?;
-    Ok(socket)
-}
-
-fn address_of(socket: &Socket) -> Option<SocketAddr> {
-    socket.local_addr().ok()?.as_socket()
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

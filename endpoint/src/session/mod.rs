@@ -5,21 +5,27 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `request` | what each request does |
-//! | `traffic` | socket readiness, transmit queues, error mapping |
+//! | `request`, `send`, `capture` | what each request does |
+//! | `ready` | what the readiness of a socket leads to |
+//! | `receive`, `transmit`, `fault` | from the sockets, to the sockets, sockets that break |
 //! | `memory` | MREAD and MWRITE |
 //! | `output` | the FIFO, held notifications, budgets |
 //! | `slot`, `limits`, `net` | one socket, certificate limits, the outside world |
 
+mod capture;
+mod fault;
 mod limits;
 mod memory;
 mod net;
 mod output;
+mod ready;
+mod receive;
 mod request;
+mod send;
 mod slot;
 #[cfg(test)]
 mod tests;
-mod traffic;
+mod transmit;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -27,7 +33,7 @@ use std::net::IpAddr;
 use pktlab::wire::{ErrId, Frame, SocketId, Ticks};
 
 pub use limits::Limits;
-pub use net::{Connecting, Errno, Interest, Net, OpenFault};
+pub use net::{Connecting, Datagram, Errno, Interest, Net, OpenFault};
 pub use output::{FIFO_FULL, Output};
 
 use output::{Queued, Share};

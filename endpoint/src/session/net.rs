@@ -1,7 +1,7 @@
 //! What the session asks of the outside world: a clock and measurement sockets. The real one is [`crate::net`]; tests
 //! script one. Errors are Linux error numbers, because the session's answers depend on them (spec `endpoint.md` §8).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use pktlab::wire::{SocketId, Ticks};
@@ -23,6 +23,20 @@ pub struct Connecting {
     pub local: SocketAddr,
     /// The operating system finished synchronously.
     pub established: bool,
+}
+
+/// A received datagram, with what the kernel told about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    pub data: Bytes,
+    pub remote: SocketAddr,
+    /// When it arrived, endpoint clock.
+    pub time: Ticks,
+    /// Hop limit and traffic class of its header.
+    pub ttl: Option<u8>,
+    pub tos: Option<u8>,
+    /// The address it was sent to.
+    pub local: Option<IpAddr>,
 }
 
 /// Which readiness of a socket the session can use right now.
@@ -50,7 +64,7 @@ pub trait Net {
     /// One stream read of at most `max` ≥ 1 bytes; empty at the end of the stream.
     fn receive(&mut self, id: SocketId, max: usize) -> Result<Bytes, Errno>;
     /// One whole datagram.
-    fn receive_from(&mut self, id: SocketId) -> Result<(Bytes, SocketAddr), Errno>;
+    fn receive_from(&mut self, id: SocketId) -> Result<Datagram, Errno>;
     fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Errno>;
     fn send_to(&mut self, id: SocketId, data: &[u8], remote: SocketAddr) -> Result<(), Errno>;
     /// Ends the sending direction.

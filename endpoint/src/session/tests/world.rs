@@ -9,7 +9,9 @@ use pktlab::wire::{
     ErrId, Frame, Message, NCtl, NData, NOpen, NSend, OpenAddress, Outcome, Proto, SocketId, Ticks,
 };
 
-use super::super::{Connecting, Errno, Interest, Limits, Net, OpenFault, Output, Session, SessionConfig};
+use super::super::{
+    Connecting, Datagram, Errno, Interest, Limits, Net, OpenFault, Output, Session, SessionConfig,
+};
 
 pub const SECOND: Ticks = 1_000_000_000;
 pub const START: Ticks = 1_000 * SECOND;
@@ -67,8 +69,9 @@ impl Net for World {
         Ok(data.into())
     }
 
-    fn receive_from(&mut self, _: SocketId) -> Result<(Bytes, SocketAddr), Errno> {
-        self.datagrams.pop_front().map(|(data, from)| (data.into(), from)).ok_or(Errno::AGAIN)
+    fn receive_from(&mut self, _: SocketId) -> Result<Datagram, Errno> {
+        let (data, remote) = self.datagrams.pop_front().ok_or(Errno::AGAIN)?;
+        Ok(Datagram { data: data.into(), remote, time: self.now, ttl: None, tos: None, local: None })
     }
 
     fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Errno> {
