@@ -4,6 +4,7 @@
 mod addresses;
 mod open;
 mod poll;
+mod ring;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
