@@ -7,9 +7,9 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use pktlab::descriptor;
 use pktlab::program::{Program, parse_ebpf_text};
-use pktlab::wire::{Frame, HEADER_LEN, Message, MessageReader, NErr, ReadError};
-use pktlab::{descriptor, wire};
+use pktlab::wire::{ExtNote, ExtRequest, Frame, HEADER_LEN, Message, MessageReader, ReadError};
 
 /// Small enough that the fuzzer finds the refusal.
 const MAX_BODY: usize = 2048;
@@ -100,10 +100,18 @@ fn check(frame: &Frame, raw: &[u8]) {
         }
         Frame::Unknown { code, raw: kept } => {
             assert_eq!((*code, &kept[..]), (raw[0], raw));
-            if let Some(error) = NErr::decode(kept) {
-                assert_eq!(*code, wire::NErr::CODE);
-                let again = error.encode().expect("what was decoded can be encoded");
+            let request = ExtRequest::decode(*code, kept);
+            let note = ExtNote::decode(*code, kept);
+            assert!(request.is_none() || note.is_none(), "a type is a request or a notification");
+            if let Some(Ok(request)) = request {
+                let again = request.encode().expect("what was decoded can be encoded");
                 assert_eq!(again.to_vec(), raw);
+            }
+            if let Some(Ok(note)) = note {
+                // Reserved flags are not kept; everything else is.
+                let again = Bytes::from(note.encode().expect("what was decoded can be encoded").to_vec());
+                assert_eq!(again.len(), raw.len());
+                assert_eq!(ExtNote::decode(*code, &again), Some(Ok(note)));
             }
         }
     }

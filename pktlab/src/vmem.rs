@@ -123,8 +123,18 @@ pub mod extension {
     pub const ENABLED: u32 = CELL + 8;
     /// Several messages may share a TLS record, both ways.
     pub const BATCHED_RECORDS: u32 = 1 << 0;
+    /// The endpoint understands NOPT.
+    pub const NOPT: u32 = 1 << 1;
     /// The endpoint sends NERR.
     pub const NERR: u32 = 1 << 2;
+    /// TCP sockets that listen: NOPEN's listen form, NACCPT, NTAKE.
+    pub const LISTEN: u32 = 1 << 3;
+    /// Raw sockets over IPv6.
+    pub const IPV6: u32 = 1 << 4;
+    /// The endpoint understands NWAIT and answers with NTIME.
+    pub const NWAIT: u32 = 1 << 5;
+    /// NDATX and NTAGX in place of NDATA and NTAG of UDP and raw sockets.
+    pub const STAMPS: u32 = 1 << 6;
 }
 
 /// State of a socket slot, spec `endpoint.md` §4.

@@ -260,27 +260,3 @@ async fn an_end_inside_a_message_and_a_body_beyond_the_limit_are_errors() {
         Err(ReadError::TooLarge { code: 0x20, len: 0x1_0000, max: 0xFFFF })
     ));
 }
-
-#[test]
-fn nerr_comes_back() {
-    let full = NErr {
-        socket: 7,
-        family: 4,
-        proto: 6,
-        time: 1_700_000_000_123_456_789,
-        errno: 113,
-        origin: 2,
-        icmp_type: 3,
-        icmp_code: 1,
-        info: 1400,
-        offender: Some("192.0.2.1".parse().unwrap()),
-        remote: Some("[2001:db8::1]:80".parse().unwrap()),
-        data: Bytes::from_static(b"quoted"),
-    };
-    let bytes = Bytes::from(full.encode().unwrap().to_vec());
-    assert!(matches!(Message::decode(bytes.clone()), Frame::Unknown { code: NErr::CODE, .. }));
-    assert_eq!(NErr::decode(&bytes), Some(full));
-    for cut in 0..bytes.len() - b"quoted".len() {
-        assert_eq!(NErr::decode(&bytes.slice(..cut)), None, "cut at {cut}");
-    }
-}

@@ -175,22 +175,6 @@ proptest! {
             prop_assert!(refused, "cut at {}", cut);
         }
     }
-
-    #[test]
-    fn nerr_decodes_to_itself(
-        head in any::<(u8, u8, u8, u64)>(),
-        numbers in any::<(u16, u8, u8, u8, u32)>(),
-        offender in proptest::option::of(any::<bool>().prop_flat_map(ip)),
-        remote in proptest::option::of(any::<bool>().prop_flat_map(addr)),
-        data in data(),
-    ) {
-        let (socket, family, proto, time) = head;
-        let (errno, origin, icmp_type, icmp_code, info) = numbers;
-        let nerr = NErr {
-            socket, family, proto, time, errno, origin, icmp_type, icmp_code, info, offender, remote, data,
-        };
-        prop_assert_eq!(NErr::decode(&nerr.encode().unwrap().to_vec().into()), Some(nerr));
-    }
 }
 
 #[test]

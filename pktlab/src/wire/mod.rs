@@ -6,6 +6,7 @@
 mod broker;
 mod codec;
 mod errid;
+mod extension;
 mod fields;
 mod notify;
 mod reader;
@@ -14,8 +15,8 @@ mod writer;
 
 pub use broker::{ChannelList, Channels};
 pub use codec::{EncodeError, Encoded, Frame};
-
-pub use notify::{NBlock, NData, NDrop, NErr, NStat, NTag, StatEvent};
+pub use extension::{ExtNote, ExtRequest, NAccpt, NDatx, NErr, NOpt, NTagx, NTake, NTime, NWait, SockOpt};
+pub use notify::{NBlock, NData, NDrop, NStat, NTag, StatEvent};
 pub use reader::{MessageReader, ReadError};
 pub use request::{NCap, NCtl, NOpen, NSend, OpenAddress};
 pub use writer::{MessageWriter, WriteError};

@@ -1,14 +1,13 @@
-//! Notifications of the endpoint: NTAG, NSTAT, NDATA, NDROP, NBLOCK (spec `messages.md` §4.11–4.15) and the extension
-//! NERR (`docs/extensions.md`).
+//! Notifications of the endpoint: NTAG, NSTAT, NDATA, NDROP, NBLOCK (spec `messages.md` §4.11–4.15).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes};
 
-use super::codec::{Draft, EncodeError, Encoded};
-use super::fields::{Body, Reason, put_addr, put_ip};
+use super::codec::{Draft, EncodeError};
+use super::fields::{Body, Reason, put_addr};
 use super::request::{put_udp_remote, udp_remote};
-use super::{ErrId, Family, HEADER_LEN, Proto, SocketId, Ticks};
+use super::{ErrId, Family, Proto, SocketId, Ticks};
 
 /// NTAG 0x60: a tagged NSEND left its queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,30 +80,6 @@ pub struct NBlock {
     pub proto: u8,
     pub monitor_errid: u16,
     pub time: Ticks,
-}
-
-/// NERR 0xA0, an extension: an asynchronous error with the operating system's number. Never sent unless the controller
-/// enabled extension bit 2.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NErr {
-    pub socket: SocketId,
-    pub family: u8,
-    pub proto: u8,
-    pub time: Ticks,
-    /// Linux errno.
-    pub errno: u16,
-    /// `SO_EE_ORIGIN_*`: 0 none (a failed call such as connect), 1 local, 2 ICMP, 3 ICMPv6.
-    pub origin: u8,
-    pub icmp_type: u8,
-    pub icmp_code: u8,
-    /// `ee_info`: path MTU for EMSGSIZE, else 0.
-    pub info: u32,
-    /// Who reported it, when an ICMP message did.
-    pub offender: Option<IpAddr>,
-    /// Where the failing packet was going, when known.
-    pub remote: Option<SocketAddr>,
-    /// The quoted packet or the datagram's payload, as the operating system returned it.
-    pub data: Bytes,
 }
 
 impl NTag {
@@ -220,81 +195,5 @@ impl NBlock {
         };
         body.end()?;
         Ok(block)
-    }
-}
-
-impl NErr {
-    /// Type byte, out of the private range.
-    pub const CODE: u8 = 0xA0;
-
-    pub fn encode(&self) -> Result<Encoded, EncodeError> {
-        let mut draft = Draft::new();
-        let out = &mut draft.head;
-        out.put_u8(self.socket);
-        out.put_u8(self.family);
-        out.put_u8(self.proto);
-        out.put_u64(self.time);
-        out.put_u16(self.errno);
-        out.put_slice(&[self.origin, self.icmp_type, self.icmp_code]);
-        out.put_u32(self.info);
-        match &self.offender {
-            None => out.put_u8(0),
-            Some(ip) => {
-                out.put_u8(super::family_of(ip).ip_len() as u8);
-                put_ip(out, ip);
-            }
-        }
-        match &self.remote {
-            None => out.put_u8(0),
-            Some(addr) => {
-                out.put_u8(super::family_of(&addr.ip()).ip_len() as u8 + 2);
-                put_addr(out, addr);
-            }
-        }
-        draft.payload = self.data.clone();
-        draft.finish(Self::CODE)
-    }
-
-    /// Decodes a frame that came as unknown, header included; `None` when it is no NERR or a malformed one.
-    pub fn decode(raw: &Bytes) -> Option<NErr> {
-        if raw.first() != Some(&Self::CODE) || raw.len() < HEADER_LEN {
-            return None;
-        }
-        let mut body = raw.clone();
-        body.advance(HEADER_LEN);
-        Self::decode_body(Body(body)).ok()
-    }
-
-    fn decode_body(mut body: Body) -> Result<NErr, Reason> {
-        let (socket, family, proto, time) = (body.u8()?, body.u8()?, body.u8()?, body.u64()?);
-        let (errno, origin, icmp_type, icmp_code) = (body.u16()?, body.u8()?, body.u8()?, body.u8()?);
-        let info = body.u32()?;
-        let offender = match body.u8()? {
-            0 => None,
-            4 => Some(body.ip(Family::V4)?),
-            16 => Some(body.ip(Family::V6)?),
-            _ => return Err("offender of a wrong length"),
-        };
-        let remote = match body.u8()? {
-            0 => None,
-            6 => Some(body.addr(Family::V4)?),
-            18 => Some(body.addr(Family::V6)?),
-            _ => return Err("remote address of a wrong length"),
-        };
-        let data = body.rest();
-        Ok(NErr {
-            socket,
-            family,
-            proto,
-            time,
-            errno,
-            origin,
-            icmp_type,
-            icmp_code,
-            info,
-            offender,
-            remote,
-            data,
-        })
     }
 }
