@@ -7,6 +7,7 @@
 //! | [`driver`] | joins a session to its control stream and its sockets |
 //! | [`dial`], [`chain`] | sessions with controllers; what their certificates allow |
 //! | [`config`], [`import`] | the operator's file; conversion of the reference's |
+//! | [`policy`] | destinations the operator allows |
 
 pub mod chain;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod dial;
 pub mod driver;
 pub mod import;
 pub mod net;
+pub mod policy;
 pub mod session;
 mod sys;
 
