@@ -30,11 +30,14 @@ mod transmit;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use pktlab::cert::Burst;
 use pktlab::wire::{ErrId, Frame, SocketId, Ticks};
 
 pub use limits::Limits;
 pub use net::{Connecting, Datagram, Errno, Interest, Net, OpenFault};
 pub use output::{FIFO_FULL, Output};
+
+use crate::policy::Policy;
 
 use output::{Queued, Share};
 use slot::Slot;
@@ -49,12 +52,22 @@ pub struct SessionConfig {
     pub buf_max: u32,
     pub tcp: bool,
     pub udp: bool,
+    /// Raw sockets are offered; the process may open them.
+    pub raw: bool,
+    /// Captured packets are withheld from the host (spec `raw.md` §5).
+    pub steal: bool,
+    /// Kernel memory for each capture, bytes.
+    pub ring: usize,
     /// Exported addresses with prefix lengths, most preferred first.
     pub addresses: Vec<(IpAddr, u8)>,
     pub resolvers: Vec<IpAddr>,
     pub host_id: String,
     /// Extension bits offered.
     pub extensions: u32,
+    /// Destinations the operator allows, for every protocol.
+    pub policy: Policy,
+    /// Most bytes sent in any window, beside the limits of certificates.
+    pub burst: Option<Burst>,
 }
 
 /// Why a session is over.

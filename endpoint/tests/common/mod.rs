@@ -31,10 +31,15 @@ pub fn config(buf_max: u32) -> SessionConfig {
         buf_max,
         tcp: true,
         udp: true,
+        raw: false,
+        steal: false,
+        ring: 1 << 20,
         addresses: vec![("127.0.0.1".parse().unwrap(), 8), ("::1".parse().unwrap(), 128)],
         resolvers: vec![],
         host_id: "test".into(),
         extensions: pktendpt::config::EXTENSIONS,
+        policy: pktendpt::policy::Policy::unrestricted(),
+        burst: None,
     }
 }
 

@@ -110,10 +110,15 @@ pub fn config() -> SessionConfig {
         buf_max: 100_000,
         tcp: true,
         udp: true,
+        raw: false,
+        steal: false,
+        ring: 1 << 20,
         addresses: vec![(address("192.0.2.1:0").ip(), 24), (address("[2001:db8::1]:0").ip(), 64)],
         resolvers: vec![address("192.0.2.53:0").ip(), address("[2001:db8::53]:0").ip()],
         host_id: "lab".into(),
         extensions: 0b101,
+        policy: crate::policy::Policy::unrestricted(),
+        burst: None,
     }
 }
 

@@ -1,0 +1,89 @@
+//! What this host has and lets this process do.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::Context;
+use nix::ifaddrs::getifaddrs;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::policy::Own;
+
+/// An address of a network interface, up or not.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    pub name: String,
+    pub address: IpAddr,
+    /// Prefix length.
+    pub bits: u8,
+}
+
+/// All addresses of all interfaces.
+pub fn interfaces() -> anyhow::Result<Vec<Interface>> {
+    let list = getifaddrs().context("cannot list the addresses of this host")?;
+    Ok(list
+        .filter_map(|entry| {
+            let (address, mask) = (entry.address.as_ref()?, entry.netmask.as_ref());
+            let (address, bits) = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+                (Some(v4), _) => {
+                    let mask = mask.and_then(|mask| mask.as_sockaddr_in()).map(|mask| mask.ip());
+                    (IpAddr::V4(v4.ip()), mask.map_or(32, |mask| u32::from(mask).leading_ones()))
+                }
+                (_, Some(v6)) => {
+                    let mask = mask.and_then(|mask| mask.as_sockaddr_in6()).map(|mask| mask.ip());
+                    (IpAddr::V6(v6.ip()), mask.map_or(128, |mask| u128::from(mask).leading_ones()))
+                }
+                _ => return None,
+            };
+            Some(Interface { name: entry.interface_name, address, bits: bits as u8 })
+        })
+        .collect())
+}
+
+/// Everything that leads to this host or to all of its neighbours: its addresses and the exported ones.
+pub(super) fn own(exported: &[(IpAddr, u8)]) -> anyhow::Result<Vec<Own>> {
+    let interfaces = interfaces()?;
+    let all = interfaces.iter().map(|own| (own.address, own.bits)).chain(exported.iter().copied());
+    Ok(all.map(|(address, bits)| Own { address, broadcast: broadcast(address, bits) }).collect())
+}
+
+/// The address that the kernel treats as everybody's on such a network, whether or not it was configured as such.
+fn broadcast(address: IpAddr, bits: u8) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(v4) if (1..31).contains(&bits) => Some(Ipv4Addr::from(u32::from(v4) | (u32::MAX >> bits))),
+        _ => None,
+    }
+}
+
+/// Opens what a raw socket of a controller needs: one socket to send and one to capture.
+pub fn raw_permitted() -> io::Result<()> {
+    // 255 is IPPROTO_RAW: the header comes from the caller, and nothing is received.
+    Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
+    // Protocol 0 receives nothing.
+    Socket::new(Domain::PACKET, Type::DGRAM, None)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcast_addresses_of_networks() {
+        let of = |text: &str, bits| broadcast(text.parse().expect("address"), bits);
+        assert_eq!(of("192.0.2.7", 24), Some(Ipv4Addr::new(192, 0, 2, 255)));
+        assert_eq!(of("10.1.2.3", 8), Some(Ipv4Addr::new(10, 255, 255, 255)));
+        assert_eq!(of("192.0.2.6", 30), Some(Ipv4Addr::new(192, 0, 2, 7)));
+        for bits in [0, 31, 32] {
+            assert_eq!(of("192.0.2.7", bits), None);
+        }
+        assert_eq!(of("2001:db8::1", 64), None);
+    }
+
+    #[test]
+    fn loopback_is_among_the_own_addresses() {
+        let own = own(&[("192.0.2.7".parse().expect("address"), 24)]).expect("addresses");
+        assert!(own.iter().any(|own| own.address == IpAddr::from([127, 0, 0, 1])));
+        assert!(own.iter().any(|own| own.broadcast == Some(Ipv4Addr::new(192, 0, 2, 255))));
+    }
+}
