@@ -16,7 +16,6 @@ pub struct Imported {
 
 /// Keys that are known and have no counterpart in this version.
 const UNUSED: &[&str] = &[
-    "RawModeLKM",
     "BrokerAddr",
     "BrokerChannel",
     "AutoExtractChannel",
@@ -25,7 +24,6 @@ const UNUSED: &[&str] = &[
     "SubPrivCertChainPath",
     "EndpointAttr",
     "NoSubMode",
-    "RLimDBPath",
     "WorkerBusyWaitMode",
     "MonitorReportCrash",
     "MonitorDeadlineMillsec",
@@ -36,6 +34,8 @@ const UNUSED: &[&str] = &[
 const USED: &[&str] = &[
     "BufMax",
     "TransprotoSup",
+    "RawModeLKM",
+    "RLimDBPath",
     "VMemLocalAddrStrIPv4",
     "VMemLocalAddrStrIPv6",
     "VMemLocalDNSAddrStrIPv4",
@@ -109,9 +109,8 @@ pub fn import(text: &str) -> Imported {
     for (_, value) in lines.iter().filter(|(key, _)| *key == "TransprotoSup") {
         for name in split(value).into_iter().map(str::to_ascii_lowercase) {
             match name.as_str() {
-                "tcp" | "udp" if !protocols.contains(&name) => protocols.push(name),
-                "tcp" | "udp" => {}
-                "raw" => remarks.push("raw sockets are not served by this version".into()),
+                "tcp" | "udp" | "raw" if !protocols.contains(&name) => protocols.push(name),
+                "tcp" | "udp" | "raw" => {}
                 other => remarks.push(format!("TransprotoSup: unknown protocol {other} was ignored")),
             }
         }
@@ -130,6 +129,27 @@ pub fn import(text: &str) -> Imported {
     if let Some(host) = last("HostID") {
         put("host_id", host.into());
     }
+    if lines.iter().find(|(key, _)| *key == "RawModeLKM").is_some_and(|(_, value)| *value == "1") {
+        if protocols.iter().any(|name| name == "raw") {
+            toml.push_str("\n[raw]\nsteal = true\n");
+            remarks.push(
+                "RawModeLKM became `steal`; it needs no kernel module, `pktendpt check` says what it needs"
+                    .into(),
+            );
+        } else {
+            remarks.push("RawModeLKM has no effect without raw in TransprotoSup and was left out".into());
+        }
+    }
+    if let Some(path) = last("RLimDBPath") {
+        remarks.push(format!(
+            "RLimDBPath {path}: the use of limits is kept in another format, in the `directory` of [state], and begins at \
+             nothing used"
+        ));
+    }
+    remarks.push(
+        "private networks and this host are no destinations for controllers now; `allow` and `private` in [policy] change it"
+            .into(),
+    );
     Imported { toml, remarks }
 }
 
@@ -153,11 +173,13 @@ mod tests {
              VMemLocalAddrStrIPv4 192.0.2.1/24,eth0\nVMemLocalAddrStrIPv6 eth0, 2001:db8::1\n\
              VMemLocalDNSAddrStrIPv4 192.0.2.53\nHostID old\nHostID new \"quoted\"\nHostID\n\
              ControllerCertChainPath /a/subcmd.cert,/a/delpriv.cert\nEndpointPrivKey /a/k_ep\n\
-             EndpointOpPubKeyPath /a/k_eop.pub\nNoSubMode 1\nNoSubModeSNIKey abc\nBogus 1\n",
+             EndpointOpPubKeyPath /a/k_eop.pub\nNoSubMode 1\nNoSubModeSNIKey abc\nBogus 1\n\
+             RawModeLKM 1\nRawModeLKM 0\nRLimDBPath /a/endpt.rlim\n",
         );
         let config = Config::parse(&imported.toml).expect("our own format");
         assert_eq!(config.endpoint.buf_max, 1000);
-        assert_eq!(config.endpoint.protocols, [Protocol::Tcp, Protocol::Udp]);
+        assert_eq!(config.endpoint.protocols, [Protocol::Tcp, Protocol::Raw, Protocol::Udp]);
+        assert!(config.raw.steal);
         assert_eq!(config.endpoint.addresses, ["192.0.2.1/24", "eth0", "2001:db8::1"]);
         assert_eq!(config.endpoint.host_id, "new \"quoted\"");
         assert_eq!(config.controller.certificates, ["/a/subcmd.cert", "/a/delpriv.cert"]);
@@ -165,9 +187,17 @@ mod tests {
         assert_eq!(config.controller.roots, ["/a/k_eop.pub"]);
         assert_eq!(config.controller.snikey.as_deref(), Some("abc"));
         let remarks = imported.remarks.join("\n");
-        for word in ["Bogus", "NoSubMode", "raw"] {
+        for word in ["Bogus", "NoSubMode", "steal", "/a/endpt.rlim", "[policy]"] {
             assert!(remarks.contains(word), "{remarks}");
         }
+    }
+
+    #[test]
+    fn stealing_needs_raw_sockets() {
+        let imported =
+            import("EndpointPrivKey k\nControllerCertChainPath c\nTransprotoSup tcp\nRawModeLKM 1\n");
+        assert!(!Config::parse(&imported.toml).expect("our own format").raw.steal);
+        assert!(imported.remarks.iter().any(|remark| remark.contains("RawModeLKM")));
     }
 
     #[test]

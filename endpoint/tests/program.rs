@@ -19,7 +19,8 @@ fn toml(credentials: &Credentials) -> String {
     let certificates: String = credentials.endpoint_chain.iter().map(Certificate::to_pem).collect();
     format!(
         "[controller]\nkey = '''{}'''\ncertificates = ['''{certificates}''']\nroots = ['''{}''']\n\
-         [endpoint]\nresolvers = [\"192.0.2.53\"]\n",
+         [endpoint]\nresolvers = [\"192.0.2.53\"]\n\
+         [policy]\nallow = [\"own\"]\n[state]\npersist = false\n",
         credentials.endpoint_key.to_pem(),
         credentials.operator.public_key().to_pem()
     )

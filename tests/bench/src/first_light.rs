@@ -149,7 +149,8 @@ fn round_trips(dir: &Path) -> Result<f64> {
     fs::write(
         &endpoint,
         format!(
-            "[controller]\nkey = '''\n{}'''\ncertificates = [{}]\nroots = ['''\n{root}''']\n",
+            "[controller]\nkey = '''\n{}'''\ncertificates = [{}]\nroots = ['''\n{root}''']\n\
+             [policy]\nprivate = true\nburst = \"none\"\n[state]\npersist = false\n",
             world.endpoint_key.to_pem(),
             chain(&world.endpoint_chain)
         ),

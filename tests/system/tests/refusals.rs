@@ -86,6 +86,9 @@ fn toml(key: &PrivateKey, chain: &[Certificate], roots: &[PublicKey]) -> String 
     )
 }
 
+/// The rest of an endpoint's configuration: targets on this host, nothing left behind.
+const POLICY: &str = "\n[policy]\nallow = [\"own\"]\n[state]\npersist = false\n";
+
 struct Meeting {
     wrap: Running,
     endpoint: Running,
@@ -97,7 +100,7 @@ fn meet(controller: &str, endpoint: &str) -> Meeting {
     let dir = tempfile::tempdir().unwrap();
     let [controller_file, endpoint_file] = ["controller.toml", "endpoint.toml"].map(|f| dir.path().join(f));
     fs::write(&controller_file, controller).unwrap();
-    fs::write(&endpoint_file, format!("[controller]\n{endpoint}")).unwrap();
+    fs::write(&endpoint_file, format!("[controller]\n{endpoint}{POLICY}")).unwrap();
     let addr = format!("127.0.0.1:{}", free_port());
     let mut wrap = Running::start(
         Command::new(binary("pktwrap"))
@@ -186,7 +189,7 @@ fn a_key_without_its_certificate_is_a_local_error() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("endpoint.toml");
     let wrong = toml(&c.controller_key, &c.endpoint_chain, &[c.operator.public_key()]);
-    fs::write(&file, format!("[controller]\n{wrong}")).unwrap();
+    fs::write(&file, format!("[controller]\n{wrong}{POLICY}")).unwrap();
     let output = Command::new(binary("pktendpt")).arg("-c").arg(&file).arg("127.0.0.1:9").output().unwrap();
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);

@@ -40,6 +40,8 @@ pub struct Embedded {
 struct Config {
     controller: ControllerPart,
     endpoint: EndpointPart,
+    policy: PolicyPart,
+    state: StatePart,
 }
 
 #[derive(Serialize)]
@@ -53,6 +55,19 @@ struct ControllerPart {
 struct EndpointPart {
     buf_max: u32,
     host_id: String,
+    protocols: [&'static str; 3],
+}
+
+/// The endpoint serves the user it runs as, who can do all of this without it.
+#[derive(Serialize)]
+struct PolicyPart {
+    allow: [&'static str; 1],
+    burst: &'static str,
+}
+
+#[derive(Serialize)]
+struct StatePart {
+    persist: bool,
 }
 
 impl Embedded {
@@ -69,7 +84,11 @@ impl Embedded {
             endpoint: EndpointPart {
                 buf_max: BUFFER,
                 host_id: netns.clone().unwrap_or_else(|| "local".to_owned()),
+                // An endpoint that may not open raw sockets does not offer them.
+                protocols: ["tcp", "udp", "raw"],
             },
+            policy: PolicyPart { allow: ["all"], burst: "none" },
+            state: StatePart { persist: false },
         };
         let identity = Identity::new(credentials.controller_key, credentials.controller_chain)?;
         let entry = Entry {
