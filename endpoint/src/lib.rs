@@ -6,6 +6,7 @@
 //! | [`net`] | real sockets, addresses, the clock |
 //! | [`driver`] | joins a session to its control stream and its sockets |
 //! | [`dial`], [`chain`] | sessions with controllers; what their certificates allow |
+//! | [`filter`] | capture filters: checked and run in safe Rust |
 //! | [`config`], [`import`] | the operator's file; conversion of the reference's |
 //! | [`policy`] | destinations the operator allows |
 
@@ -13,6 +14,7 @@ pub mod chain;
 pub mod config;
 pub mod dial;
 pub mod driver;
+pub mod filter;
 pub mod import;
 pub mod net;
 pub mod policy;
