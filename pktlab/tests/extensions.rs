@@ -8,6 +8,7 @@ use pktlab::wire::*;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 fn ip(v6: bool) -> impl Strategy<Value = IpAddr> {
     any::<[u8; 16]>().prop_map(move |b| {
@@ -189,4 +190,107 @@ fn every_option_survives_its_octet() {
     let known: Vec<u8> = (0..=u8::MAX).filter(|octet| SockOpt::from_octet(*octet).is_some()).collect();
     assert_eq!(known, (1..=14).collect::<Vec<u8>>());
     assert!(known.iter().all(|octet| SockOpt::from_octet(*octet).unwrap().octet() == *octet));
+}
+
+/// The fields of a message as the vectors name them.
+fn request_fields(request: &ExtRequest) -> Value {
+    match request {
+        ExtRequest::NOpt(m) => json!({
+            "sktid": m.socket, "family": m.family, "proto": m.proto, "option": m.option, "value": m.value,
+        }),
+        ExtRequest::NWait(m) => json!({ "token": m.token, "time": m.time }),
+        ExtRequest::NTake(m) => json!({
+            "sktid": m.socket, "listener": m.listener, "handle": m.handle, "rbufsz": m.rbufsz,
+        }),
+    }
+}
+
+fn note_fields(note: &ExtNote) -> Value {
+    match note {
+        ExtNote::NErr(m) => json!({
+            "sktid": m.socket, "family": m.family, "proto": m.proto, "time": m.time, "errno": m.errno,
+            "origin": m.origin, "icmp_type": m.icmp_type, "icmp_code": m.icmp_code, "info": m.info,
+            "offender": m.offender.map(|ip| ip.to_string()),
+            "remote": m.remote.map(|addr| addr.to_string()),
+            "data": hex::encode(&m.data),
+        }),
+        ExtNote::NAccpt(m) => json!({
+            "listener": m.listener, "family": family_of(&m.remote.ip()).octet(), "proto": 6, "time": m.time,
+            "handle": m.handle, "remote": m.remote.to_string(), "local": m.local.to_string(),
+        }),
+        ExtNote::NTime(m) => json!({ "token": m.token, "time": m.time }),
+        ExtNote::NDatx(m) => json!({
+            "sktid": m.socket, "family": m.family.octet(), "proto": m.proto.octet(), "time": m.time,
+            "kernel_time": m.kernel_time, "ttl": m.ttl, "tos": m.tos, "truncated": m.truncated,
+            "local": m.local.map(|ip| ip.to_string()),
+            "remote": m.remote.map(|addr| addr.to_string()),
+            "data": hex::encode(&m.data),
+        }),
+        ExtNote::NTagx(m) => json!({
+            "sktid": m.socket, "tag": m.tag, "time": m.time, "kernel_time": m.kernel_time, "errid": m.errid.0,
+        }),
+    }
+}
+
+/// What a private-range message is: fields and bytes of its canonical form.
+fn take_apart(raw: &Bytes) -> Option<Result<(Value, Vec<u8>), &'static str>> {
+    let request = ExtRequest::decode(raw[0], raw)
+        .map(|decoded| decoded.map(|m| (request_fields(&m), m.encode().unwrap().to_vec())));
+    let note = ExtNote::decode(raw[0], raw)
+        .map(|decoded| decoded.map(|m| (note_fields(&m), m.encode().unwrap().to_vec())));
+    request.or(note)
+}
+
+#[test]
+fn every_vector_is_as_it_says() {
+    let vectors: Vec<Value> = serde_json::from_str(include_str!("vectors/extensions.json")).unwrap();
+    assert_eq!(vectors.len(), 70, "number of vectors");
+    for vector in &vectors {
+        let name = vector["name"].as_str().unwrap();
+        let raw = Bytes::from(hex::decode(vector["hex"].as_str().unwrap()).unwrap());
+        assert!(matches!(Message::decode(raw.clone()), Frame::Unknown { .. }), "{name}");
+        let kind = vector["kind"].as_str().unwrap();
+        assert_eq!(ExtRequest::decode(raw[0], &raw).is_some(), kind == "request", "{name}");
+        assert_eq!(ExtNote::decode(raw[0], &raw).is_some(), kind == "notification", "{name}");
+        match take_apart(&raw) {
+            None => assert_eq!(kind, "unknown", "{name}"),
+            Some(Err(reason)) => assert_eq!(vector["malformed"], true, "{name}: {reason}"),
+            Some(Ok((fields, canonical))) => {
+                assert_eq!(fields, vector["fields"], "{name}");
+                assert_eq!(canonical == raw, vector["canonical"] != false, "{name}");
+            }
+        }
+    }
+}
+
+/// The examples of the document are messages, and what it calls them is what they are.
+#[test]
+fn the_examples_of_the_document_decode() {
+    let text = include_str!("../../docs/extensions.md");
+    let mut seen = std::collections::BTreeSet::new();
+    for line in text.split("```").skip(1).step_by(2).flat_map(str::lines).filter(|line| !line.is_empty()) {
+        let is_hex = |word: &&str| word.chars().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase());
+        let digits: String = line.split_whitespace().take_while(is_hex).collect();
+        let raw = Bytes::from(hex::decode(&digits).unwrap());
+        match Message::decode(raw.clone()) {
+            Frame::Message(message) => assert_eq!(message.encode().unwrap().to_vec(), raw, "{line}"),
+            Frame::Unknown { code, .. } => {
+                let (_, canonical) = take_apart(&raw).unwrap().unwrap();
+                assert_eq!(canonical, raw, "{line}");
+                seen.insert(code);
+            }
+            Frame::Malformed { reason, .. } => panic!("{line}: {reason}"),
+        }
+    }
+    let all = [
+        NOpt::CODE,
+        NWait::CODE,
+        NTake::CODE,
+        NErr::CODE,
+        NAccpt::CODE,
+        NTime::CODE,
+        NDatx::CODE,
+        NTagx::CODE,
+    ];
+    assert_eq!(seen, all.into(), "every message has an example");
 }

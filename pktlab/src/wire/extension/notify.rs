@@ -1,4 +1,4 @@
-//! NERR, NACCPT, NTIME, NDATX and NTAGX (`docs/extensions.md` §4, §6, §8, §9).
+//! NERR, NACCPT, NTIME, NDATX and NTAGX (`docs/extensions.md` §5, §6, §8, §9).
 
 use std::net::{IpAddr, SocketAddr};
 

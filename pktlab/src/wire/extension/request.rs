@@ -1,4 +1,4 @@
-//! NOPT, NWAIT and NTAKE (`docs/extensions.md` §3, §6, §8).
+//! NOPT, NWAIT and NTAKE (`docs/extensions.md` §4, §6, §8).
 
 use bytes::BufMut;
 
