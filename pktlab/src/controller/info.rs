@@ -4,12 +4,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 
+use super::raw::HeaderChanges;
 use super::{Controller, Error};
 use crate::vmem::{extension, system};
-use crate::wire::Message;
+use crate::wire::{Message, Proto};
 
 /// Extensions this controller uses.
-const WANTED: u32 = extension::BATCHED_RECORDS | extension::NERR;
+const WANTED: u32 = extension::BATCHED_RECORDS
+    | extension::NOPT
+    | extension::NERR
+    | extension::LISTEN
+    | extension::IPV6
+    | extension::NWAIT
+    | extension::STAMPS;
+/// Bytes read at once: TIME and BUFMAX; the counts and lists of resolvers, then both HDRMODs.
+const CLOCK_LEN: u16 = 0x14;
+const DNS_LEN: u16 = 0x218;
 
 /// An endpoint's self-description, read once when the session starts.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +34,10 @@ pub struct EndpointInfo {
     pub ipv6: Vec<Ipv6Addr>,
     /// Exported resolvers, IPv4 ones first.
     pub resolvers: Vec<IpAddr>,
-    /// Bit 0 raw, bit 1 TCP, bit 2 UDP.
+    /// Bit 0 raw, bit 1 TCP, bit 2 UDP; see [`EndpointInfo::supports`].
     pub transports: u32,
+    /// What the endpoint's system changes in the headers of raw packets.
+    pub header_changes: HeaderChanges,
     /// Whether the endpoint has the extension cell, so is not the reference implementation.
     pub extended: bool,
     /// [`extension`] bits enabled for this session.
@@ -40,6 +52,16 @@ impl EndpointInfo {
             IpAddr::V6(_) => !self.ipv6.is_empty(),
         }
     }
+
+    /// Whether the operator enabled this protocol.
+    pub fn supports(&self, proto: Proto) -> bool {
+        let bit = match proto {
+            Proto::Raw => system::TRANS_RAW,
+            Proto::Tcp => system::TRANS_TCP,
+            Proto::Udp => system::TRANS_UDP,
+        };
+        self.transports & bit != 0
+    }
 }
 
 /// START and the reads go out together: requests are handled strictly in order, so the reads meet the RUN phase, and
@@ -49,25 +71,28 @@ pub(super) async fn set_up(controller: &Controller) -> Result<(), Error> {
     let counts = controller.mread(system::IP4NO, 6);
     let ipv4 = controller.mread(system::IP4LS, 0x800);
     let ipv6 = controller.mread(system::IP6LS, 0x1000);
-    let buffer = controller.mread(system::BUFMAX, 4);
-    let dns = controller.mread(system::IP4DNSNO, 0x200);
+    let clock = controller.mread(system::TIME, CLOCK_LEN);
+    let dns = controller.mread(system::IP4DNSNO, DNS_LEN);
     let host_id = controller.mread(system::HOSTID, 0x100);
     let cell = controller.mread(extension::CELL, extension::LEN);
 
     start.success().await?;
     let counts = counts.await?;
-    let (ipv4, ipv6, dns) = (ipv4.await?, ipv6.await?, dns.await?);
+    let (ipv4, ipv6, clock) = (ipv4.await?, ipv6.await?, clock.await?);
+    controller.shared.set_clock(u64::from(be32(&clock, 0)) << 32 | u64::from(be32(&clock, 4)));
+    let dns = dns.await?;
     let host_id = host_id.await?;
     let mut info = EndpointInfo {
         host_id: text(&host_id),
-        buffer: be32(&buffer.await?, 0),
+        buffer: be32(&clock, 0x10),
         ipv4: take(&ipv4, 8, counts[0]).map(|e| (v4(e), v4(&e[4..]))).collect(),
         ipv6: take(&ipv6, 16, counts[1]).map(v6).collect(),
         resolvers: take(&dns[0x10..0x50], 4, dns[0])
             .map(|e| IpAddr::V4(v4(e)))
-            .chain(take(&dns[0x100..], 16, dns[1]).map(|e| IpAddr::V6(v6(e))))
+            .chain(take(&dns[0x100..0x200], 16, dns[1]).map(|e| IpAddr::V6(v6(e))))
             .collect(),
         transports: be32(&counts, 2),
+        header_changes: HeaderChanges::read(&dns[0x200..]),
         extended: false,
         extensions: 0,
     };

@@ -8,16 +8,24 @@
 //! |---|---|
 //! | `shared` | the state both tasks and all handles share: pending answers, sockets, windows |
 //! | `tasks` | reader and writer |
-//! | `socket` | measurement sockets: opening, sending under the flow window, receiving, closing |
+//! | `open` | opening sockets, waiting for a connect |
+//! | `socket`, `event` | measurement sockets: sending under the flow window, receiving, closing |
+//! | `raw`, `listen`, `option` | capture, connections from outside, socket options |
+//! | `wait` | the endpoint's clock |
 //! | `info` | what an endpoint exports (addresses, resolvers, buffer size, extensions) |
 
+mod event;
 mod info;
+mod listen;
+mod open;
+mod option;
+mod raw;
 mod shared;
 mod socket;
 mod tasks;
-
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,15 +34,17 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
+pub use event::{Event, Received, Tagged};
 pub use info::EndpointInfo;
+pub use listen::Listener;
+pub use open::{ConnectFailure, Connected, Connecting, Opening};
+pub use raw::{Change, HeaderChanges};
 pub use shared::Totals;
-pub use socket::{
-    ConnectFailure, Connected, Connecting, Event, Opening, RecvHalf, SendHalf, Socket, SocketOptions,
-};
+pub use socket::{RecvHalf, SendHalf, Socket, SocketOptions};
 
 use crate::session::Session;
-use crate::wire::{ErrId, MAX_BODY, Message, MessageReader, MessageWriter, Outcome};
-use shared::{Pending, Shared};
+use crate::wire::{ErrId, ExtRequest, MAX_BODY, Message, MessageReader, MessageWriter, Outcome};
+use shared::Shared;
 
 /// How long START and the first reads may take. The endpoint itself allows 10 s from the handshake to START.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -59,6 +69,9 @@ pub enum Error {
     /// The request cannot be encoded.
     #[error("the request cannot be encoded: {0}")]
     Encode(String),
+    /// The endpoint does not offer the extension this needs; nothing was sent.
+    #[error("the endpoint does not offer {0}")]
+    Unsupported(&'static str),
     /// Set-up took too long.
     #[error("the endpoint did not answer START within {0:?}; is it a PacketLab endpoint?")]
     SetupTimeout(Duration),
@@ -96,9 +109,14 @@ impl Answer {
     }
 
     /// Waits for RESULT success; every other RESULT is [`Error::Refused`].
-    pub async fn success(self) -> Result<(), Error> {
+    pub async fn success(mut self) -> Result<(), Error> {
+        self.outcome().await
+    }
+
+    /// As [`Answer::success`], once; cancel-safe.
+    async fn outcome(&mut self) -> Result<(), Error> {
         let request = self.request;
-        match self.message().await? {
+        match (&mut self.receiver).await.map_err(|_| self.shared.ended_error())? {
             Message::Result(Outcome::Plain(ErrId::SUCCESS)) => Ok(()),
             Message::Result(outcome) => Err(Error::Refused { request, outcome }),
             _ => Err(Error::Unexpected { request }),
@@ -152,9 +170,18 @@ impl Controller {
 
     /// Queues a request now; the answer is awaited separately.
     pub fn request(&self, message: &Message) -> Result<Answer, Error> {
-        let (sender, receiver) = oneshot::channel();
-        self.shared.send(message, Pending::Reply(sender))?;
-        Ok(Answer { receiver, shared: self.shared.clone(), request: request_name(message) })
+        self.shared.ask(message.encode(), request_name(message))
+    }
+
+    /// As [`Controller::request`], out of the private range: only toward an endpoint whose extension bit is enabled, others
+    /// answer ECTLNOTSUP.
+    pub fn request_extension(&self, request: &ExtRequest) -> Result<Answer, Error> {
+        self.shared.extension_request(request)
+    }
+
+    /// Whether these [`extension`](crate::vmem::extension) bits are all enabled in this session.
+    pub fn extension(&self, bits: u32) -> bool {
+        self.shared.extension(bits)
     }
 
     /// Reads `len` bytes of endpoint memory (1–65535; spec `vmem.md`).

@@ -1,42 +1,19 @@
-//! Measurement sockets at the endpoint: opening, sending under the flow window, receiving, closing.
+//! Measurement sockets at the endpoint: sending under the flow window, receiving, closing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::Error;
+use super::event::Event;
 use super::shared::{Pending, Shared};
-use super::{Answer, Controller, Error};
-use crate::vmem::{SocketState, extension, socket as block};
-use crate::wire::{
-    ErrId, Family, Message, NCtl, NData, NErr, NOpen, NSend, NStat, NTag, OpenAddress, Outcome, Proto,
-    SocketId, StatEvent, Ticks,
-};
+use crate::vmem::socket as block;
+use crate::wire::{Family, Message, NCtl, NSend, Proto, SocketId, Ticks};
 
 /// Tag of every NSEND that goes under the flow window without one of the caller's: its NTAG is the acknowledgement.
 const FLOW_TAG: u16 = 1;
-/// Polling of a pending connect where the endpoint cannot tell that it failed.
-const POLL_FIRST: Duration = Duration::from_millis(20);
-const POLL_MOST: Duration = Duration::from_millis(250);
-/// Part of a socket block that opening reads: FAMILY up to RPORT.
-const BLOCK_LEN: u16 = 0x34;
-
-/// What arrives at a socket.
-#[derive(Clone, Debug)]
-pub enum Event {
-    Data(NData),
-    Stat(NStat),
-    /// Only for sockets opened with [`SocketOptions::tags`].
-    Tag(NTag),
-    /// With the NERR extension only.
-    Error(NErr),
-    /// An NSEND was not accepted; its data is lost.
-    SendRefused(Outcome),
-    /// The session is over; nothing follows.
-    Ended,
-}
 
 /// How a socket is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -61,11 +38,12 @@ pub struct Socket {
     pub receive: RecvHalf,
 }
 
-struct Core {
-    shared: Arc<Shared>,
-    id: SocketId,
-    family: Family,
-    proto: Proto,
+/// What the halves share; the last one to go closes the socket.
+pub(super) struct Core {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: SocketId,
+    pub(super) family: Family,
+    pub(super) proto: Proto,
 }
 
 impl Drop for Core {
@@ -77,7 +55,7 @@ impl Drop for Core {
 /// Sending side; clones share the socket.
 #[derive(Clone)]
 pub struct SendHalf {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 /// Receiving side.
@@ -86,140 +64,26 @@ pub struct RecvHalf {
     events: mpsc::UnboundedReceiver<Event>,
 }
 
-/// A socket whose NOPEN was queued. Data may be sent before the answer is there.
-pub struct Opening {
-    answer: Answer,
-    block: Answer,
-    shared: Arc<Shared>,
-}
-
-/// A TCP connect under way.
-pub struct Connecting {
-    controller: Controller,
-    socket: Socket,
-    opening: Opening,
-}
-
-/// An established TCP connection.
-pub struct Connected {
-    pub socket: Socket,
-    pub local: SocketAddr,
-    pub remote: SocketAddr,
-}
-
-/// Why a TCP connect failed.
-#[derive(Clone, Debug)]
-pub enum ConnectFailure {
-    /// The endpoint's operating system said so (Linux errno).
-    Errno(u16),
-    Refused,
-    Reset,
-    TimedOut,
-    Unreachable,
-    /// The endpoint knows that it failed and not why.
-    Unknown,
-    /// NOPEN was refused, or the session is over.
-    Request(Error),
-}
-
-impl Controller {
-    /// Opens a UDP socket bound to `local` (unspecified address and port 0: any). Returns at once; the first datagrams may
-    /// be sent without waiting for [`Opening::local`].
-    pub fn open_udp(&self, local: SocketAddr, options: SocketOptions) -> Result<(Socket, Opening), Error> {
-        self.open(OpenAddress::Udp { local }, options)
-    }
-
-    /// Starts a TCP connect from `local` (unspecified address and port 0: any) to `remote`, which must be of one family.
-    pub fn connect_tcp(
-        &self,
-        local: Option<SocketAddr>,
-        remote: SocketAddr,
+impl Socket {
+    /// Takes a number and a receive budget (payload bytes) for a socket that is about to be opened.
+    pub(super) fn reserve(
+        shared: &Arc<Shared>,
+        family: Family,
+        proto: Proto,
         options: SocketOptions,
-    ) -> Result<Connecting, Error> {
-        let local = local.unwrap_or_else(|| any(remote.ip()));
-        let (socket, opening) = self.open(OpenAddress::TcpConnect { local, remote }, options)?;
-        Ok(Connecting { controller: self.clone(), socket, opening })
+    ) -> Result<(Socket, u32), Error> {
+        let (id, rbufsz, events) = shared.reserve(options.hold, options.tags, options.receive)?;
+        let core = Arc::new(Core { shared: shared.clone(), id, family, proto });
+        Ok((Socket { send: SendHalf { core: core.clone() }, receive: RecvHalf { core, events } }, rbufsz))
     }
 
-    fn open(&self, address: OpenAddress, options: SocketOptions) -> Result<(Socket, Opening), Error> {
-        let (family, proto) = (address.family(), address.proto());
-        let (id, rbufsz, events) = self.shared.reserve(options.hold, options.tags, options.receive)?;
-        let core = Arc::new(Core { shared: self.shared.clone(), id, family, proto });
-        let answer = self.request(&Message::NOpen(NOpen { socket: id, rbufsz, address }))?;
-        let block = self.request(&Message::MRead { addr: block::block(id), len: BLOCK_LEN })?;
-        let socket = Socket { send: SendHalf { core: core.clone() }, receive: RecvHalf { core, events } };
-        Ok((socket, Opening { answer, block, shared: self.shared.clone() }))
-    }
-}
-
-impl Opening {
-    /// Waits for the endpoint's answers; returns the local address the operating system chose (its address part is
-    /// unspecified for UDP opened so).
-    pub async fn local(self, family: Family) -> Result<SocketAddr, Error> {
-        Ok(self.block().await?.local(family))
+    pub(super) fn id(&self) -> SocketId {
+        self.send.core.id
     }
 
-    async fn block(self) -> Result<Block, Error> {
-        if let Err(error) = self.answer.success().await {
-            if error.errid() == Some(ErrId::ENORES) {
-                self.shared.exhausted();
-                return Err(Error::NoSocket);
-            }
-            return Err(error);
-        }
-        Ok(Block(self.block.data(usize::from(BLOCK_LEN)).await?))
-    }
-}
-
-impl Connecting {
-    /// Waits for the outcome. Established connections cost one round trip of the session and the endpoint's own connect;
-    /// failures are told by NERR, or found by reading the socket's state every 20–250 ms where the endpoint has no NERR.
-    pub async fn established(self) -> Result<Connected, ConnectFailure> {
-        let Connecting { controller, mut socket, opening } = self;
-        let (family, id) = (socket.send.core.family, socket.send.core.id);
-        let block = opening.block().await.map_err(ConnectFailure::Request)?;
-        let mut open = block.outcome()?;
-        let mut local = block.local(family);
-        let mut remote = block.remote(family);
-        let told = controller.info().extensions & extension::NERR != 0;
-        let mut pause = POLL_FIRST;
-        while !open {
-            let event = if told {
-                socket.receive.recv().await
-            } else {
-                match tokio::time::timeout(pause, socket.receive.recv()).await {
-                    Ok(event) => event,
-                    Err(_) => {
-                        pause = (pause * 2).min(POLL_MOST);
-                        let read = controller.mread(block::block(id), BLOCK_LEN).await;
-                        open = Block(read.map_err(ConnectFailure::Request)?).outcome()?;
-                        continue;
-                    }
-                }
-            };
-            match event {
-                Some(Event::Stat(NStat { event: StatEvent::Established(peer), .. })) => {
-                    remote = peer;
-                    open = true;
-                }
-                Some(Event::Stat(NStat { event: StatEvent::Code(code), .. })) => match code {
-                    NStat::ESTABLISHED => open = true,
-                    NStat::RESET => return Err(ConnectFailure::Reset),
-                    NStat::TIMEOUT => return Err(ConnectFailure::TimedOut),
-                    _ => return Err(ConnectFailure::Unknown),
-                },
-                Some(Event::Error(error)) => return Err(ConnectFailure::Errno(error.errno)),
-                Some(Event::Ended) | None => {
-                    return Err(ConnectFailure::Request(controller.shared.ended_error()));
-                }
-                Some(Event::Data(_) | Event::Tag(_) | Event::SendRefused(_)) => {}
-            }
-        }
-        if local.ip().is_unspecified() || local.port() == 0 {
-            let read = controller.mread(block::block(id), BLOCK_LEN).await;
-            local = Block(read.map_err(ConnectFailure::Request)?).local(family);
-        }
-        Ok(Connected { socket, local, remote })
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        self.send.core.family
     }
 }
 
@@ -229,8 +93,9 @@ impl SendHalf {
         self.core.shared.chunk()
     }
 
-    /// Queues one NSEND to be sent at once; waits while the flow window is full. `remote` exactly for UDP. An `Ok` means
-    /// queued here: what the endpoint did with it comes as events.
+    /// Queues one NSEND to be sent at once; waits while the flow window is full. `remote` exactly for UDP; the data of a raw
+    /// socket is one packet from its network header on. An `Ok` means queued here: what the endpoint did with it comes as
+    /// events.
     pub async fn send(&self, data: Bytes, remote: Option<SocketAddr>) -> Result<(), Error> {
         self.send_at(data, remote, 0, FLOW_TAG).await
     }
@@ -254,11 +119,12 @@ impl SendHalf {
             remote,
             data,
         });
+        let encoded = message.encode().map_err(|error| Error::Encode(error.to_string()))?;
         loop {
             let credit = core.shared.credit.notified();
             tokio::pin!(credit);
             credit.as_mut().enable();
-            if core.shared.try_send(core.id, len, &message)? {
+            if core.shared.try_send(core.id, len, &encoded)? {
                 return Ok(());
             }
             credit.await;
@@ -304,53 +170,11 @@ impl RecvHalf {
     }
 
     fn note(&self, event: &Event) {
-        if let Event::Data(data) = event {
-            self.core.shared.taken(self.core.id, data.data.len());
-        }
-    }
-}
-
-/// FAMILY … RPORT of a socket block.
-struct Block(Bytes);
-
-impl Block {
-    /// Whether the connect is done already; an error state is its failure.
-    fn outcome(&self) -> Result<bool, ConnectFailure> {
-        match SocketState::from_octet(self.0[block::STAT as usize]) {
-            Some(SocketState::Opening) => Ok(false),
-            Some(SocketState::Refused) => Err(ConnectFailure::Refused),
-            Some(SocketState::Reset) => Err(ConnectFailure::Reset),
-            Some(SocketState::TimedOut) => Err(ConnectFailure::TimedOut),
-            Some(SocketState::Unreach) => Err(ConnectFailure::Unreachable),
-            Some(SocketState::Open | SocketState::Eof | SocketState::Wfin | SocketState::End) => Ok(true),
-            _ => Err(ConnectFailure::Unknown),
-        }
-    }
-
-    fn local(&self, family: Family) -> SocketAddr {
-        self.addr(family, block::LADDR, block::LPORT)
-    }
-
-    fn remote(&self, family: Family) -> SocketAddr {
-        self.addr(family, block::RADDR, block::RPORT)
-    }
-
-    fn addr(&self, family: Family, ip: u32, port: u32) -> SocketAddr {
-        let (ip, port) = (ip as usize, port as usize);
-        let port = u16::from_be_bytes([self.0[port], self.0[port + 1]]);
-        let mut octets = [0; 16];
-        octets.copy_from_slice(&self.0[ip..ip + 16]);
-        let ip = match family {
-            Family::V4 => IpAddr::V4(Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3])),
-            Family::V6 => IpAddr::V6(octets.into()),
+        let len = match event {
+            Event::Data(received) => received.data.len(),
+            Event::Error(error) => error.data.len(),
+            Event::Stat(_) | Event::Tag(_) | Event::SendRefused(_) | Event::Ended => return,
         };
-        SocketAddr::new(ip, port)
-    }
-}
-
-fn any(like: IpAddr) -> SocketAddr {
-    match like {
-        IpAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
-        IpAddr::V6(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
+        self.core.shared.taken(self.core.id, len);
     }
 }

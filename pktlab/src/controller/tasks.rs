@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use super::shared::Shared;
-use crate::wire::{Encoded, Frame, MessageReader, MessageWriter, NErr};
+use crate::wire::{Encoded, ExtNote, Frame, MessageReader, MessageWriter};
 
 /// Bytes gathered for one write; more would only delay the first of them.
 const BATCH_BYTES: usize = 256 << 10;
@@ -98,16 +98,18 @@ async fn route<R: AsyncRead + Unpin>(reader: &mut MessageReader<R>, shared: &Sha
                     return reason.to_owned();
                 }
             }
-            Ok(Some(Frame::Unknown { code: NErr::CODE, raw })) => match NErr::decode(&raw) {
-                Some(error) => shared.dispatch_extension(error),
-                None => return "the endpoint sent a malformed NERR".to_owned(),
+            Ok(Some(Frame::Unknown { code, raw })) => match ExtNote::decode(code, &raw) {
+                Some(Ok(note)) => shared.dispatch_extension(note),
+                Some(Err(reason)) => return malformed(code, reason),
+                None => tracing::debug!(code, "unknown message ignored"),
             },
-            Ok(Some(Frame::Unknown { code, .. })) => tracing::debug!(code, "unknown message ignored"),
-            Ok(Some(Frame::Malformed { code, reason, .. })) => {
-                return format!("the endpoint sent a malformed message (type 0x{code:02x}): {reason}");
-            }
+            Ok(Some(Frame::Malformed { code, reason, .. })) => return malformed(code, reason),
             Ok(None) => return "the endpoint closed the connection".to_owned(),
             Err(error) => return format!("cannot read from the endpoint: {error}"),
         }
     }
+}
+
+fn malformed(code: u8, reason: &str) -> String {
+    format!("the endpoint sent a malformed message (type 0x{code:02x}): {reason}")
 }

@@ -23,6 +23,7 @@ pub fn of_request(error: &Error) -> i32 {
         Error::Refused { outcome, .. } => of_outcome(*outcome),
         Error::NoSocket => libc::ENFILE,
         Error::Encode(_) => libc::EINVAL,
+        Error::Unsupported(_) => libc::EOPNOTSUPP,
         Error::Ended(_) | Error::Unexpected { .. } | Error::SetupTimeout(_) => libc::ENETDOWN,
     }
 }

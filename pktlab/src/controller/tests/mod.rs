@@ -1,5 +1,10 @@
-//! The controller against a scripted peer.
+//! The controller against a scripted peer; `extensions` has what needs an extension bit, `raw` capture and packets.
 #![allow(clippy::unwrap_used)]
+
+mod extensions;
+mod listening;
+mod raw;
+mod waiting;
 
 use std::net::SocketAddr;
 
@@ -8,9 +13,11 @@ use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
 use crate::vmem::{SocketState, extension, socket as block, system};
-use crate::wire::{Frame, NData, NStat, NTag, Proto, StatEvent};
+use crate::wire::{ExtNote, ExtRequest, Frame, NData, NStat, NTag, Proto, StatEvent};
 
 const BUFFER: u32 = 1 << 20;
+/// What the peer's clock shows when the session starts.
+const CLOCK: u64 = 1_700_000_000_123_456_789;
 const OK: Message = Message::Result(Outcome::Plain(ErrId::SUCCESS));
 
 struct Peer {
@@ -29,6 +36,22 @@ impl Peer {
     async fn give(&mut self, message: &Message) {
         self.writer.send(message).await.unwrap();
         self.writer.flush().await.unwrap();
+    }
+
+    async fn take_extension(&mut self) -> ExtRequest {
+        match self.reader.next().await.unwrap() {
+            Some(Frame::Unknown { code, raw }) => ExtRequest::decode(code, &raw).unwrap().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn note(&mut self, note: ExtNote) {
+        self.writer.send_encoded(&note.encode().unwrap()).await.unwrap();
+        self.writer.flush().await.unwrap();
+    }
+
+    async fn refuse(&mut self, errid: ErrId) {
+        self.give(&Message::Result(Outcome::Plain(errid))).await;
     }
 
     async fn answer_read(&mut self, change: impl FnOnce(&mut [u8])) -> u32 {
@@ -75,13 +98,21 @@ async fn session(bits: Option<u32>) -> (Controller, Peer) {
         let Message::MRead { addr, len } = peer.take().await else { panic!("no MREAD") };
         let mut data = BytesMut::zeroed(usize::from(len));
         match addr {
-            system::IP4NO => data[0] = 1,
+            system::IP4NO => {
+                data[0] = 1;
+                data[5] = 5;
+            }
             system::IP4LS => data[..8].copy_from_slice(&[192, 0, 2, 1, 255, 255, 255, 0]),
-            system::BUFMAX => data.copy_from_slice(&BUFFER.to_be_bytes()),
+            system::TIME => {
+                data[..8].copy_from_slice(&CLOCK.to_be_bytes());
+                data[0x10..].copy_from_slice(&BUFFER.to_be_bytes());
+            }
             system::HOSTID => data[..4].copy_from_slice(b"here"),
             system::IP4DNSNO => {
                 data[0] = 1;
                 data[0x10..0x14].copy_from_slice(&[192, 0, 2, 53]);
+                data[0x200..0x20C].copy_from_slice(&[0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 2, 0]);
+                data[0x216] = 9;
             }
             extension::CELL => {
                 if let Some(bits) = bits {
@@ -115,10 +146,19 @@ async fn start_reads_what_the_endpoint_exports() {
     assert_eq!(info.ipv4.len(), 1);
     assert!(info.ipv6.is_empty());
     assert_eq!(info.resolvers, ["192.0.2.53".parse::<std::net::IpAddr>().unwrap()]);
+    assert!(info.supports(Proto::Raw) && !info.supports(Proto::Tcp) && info.supports(Proto::Udp));
+    let changes = info.header_changes;
+    assert_eq!(changes.ipv4[HeaderChanges::IPV4_CHECKSUM], Change::Always);
+    assert_eq!(changes.ipv4[HeaderChanges::IPV4_SOURCE], Change::WhenZero);
+    assert_eq!(changes.ipv4[11], Change::Never);
+    assert_eq!(changes.ipv6[HeaderChanges::IPV6_SOURCE], Change::Unknown(9));
     assert!(!info.extended);
     let (controller, _peer) = session(Some(extension::NERR)).await;
     assert!(controller.info().extended);
-    assert_eq!(controller.info().extensions, extension::NERR);
+    assert!(controller.extension(extension::NERR) && !controller.extension(extension::NERR | 1));
+    // Everything that this version defines is used, and nothing else.
+    let (controller, _peer) = session(Some(0x7F)).await;
+    assert!(controller.extension(0x7F));
 }
 
 #[tokio::test]

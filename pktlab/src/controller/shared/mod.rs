@@ -1,19 +1,23 @@
 //! The state that the reader, the writer and all handles of a session share.
 //!
 //! One lock, held for a few instructions at a time and never across an await. Queueing a message and noting what its answer
-//! belongs to happen under it together, which is what makes matching by order right.
+//! belongs to happen under it together, which is what makes matching by order right. [`dispatch`] is what comes in.
+
+mod dispatch;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
+use super::event::Event;
 use super::info::EndpointInfo;
-use super::socket::Event;
-use super::{Error, tasks::Outgoing};
+use super::{Answer, Error, tasks::Outgoing};
 use crate::vmem::{extension, mask as bit, socket as block};
-use crate::wire::{ErrId, Message, NErr, Outcome, SocketId};
+use crate::wire::{EncodeError, Encoded, ExtRequest, Message, NAccpt, SocketId, Ticks};
 
 /// What one NSEND takes from the endpoint's budget beside its payload; the reference needs 133–139 bytes.
 const SEND_OVERHEAD: usize = 192;
@@ -57,6 +61,8 @@ pub(super) enum Pending {
 /// One socket number in use.
 pub(super) struct Entry {
     events: mpsc::UnboundedSender<Event>,
+    /// Of a listener: connections that wait.
+    accepts: Option<mpsc::UnboundedSender<NAccpt>>,
     hold: bool,
     tags: bool,
     held: bool,
@@ -83,6 +89,11 @@ struct State {
     receive_free: usize,
     receive_least: usize,
     totals: Totals,
+    /// Who waits for the NTIME of a token.
+    waits: HashMap<u32, oneshot::Sender<Ticks>>,
+    next_token: u32,
+    /// The endpoint's clock as last read, and when that answer came.
+    clock: Option<(Ticks, Instant)>,
 }
 
 pub(super) struct Shared {
@@ -110,6 +121,9 @@ impl Shared {
             receive_free: 0,
             receive_least: 0,
             totals: Totals::default(),
+            waits: HashMap::new(),
+            next_token: 0,
+            clock: None,
         };
         let shared = Shared {
             state: Mutex::new(state),
@@ -183,12 +197,16 @@ impl Shared {
         if !first {
             return;
         }
-        let (pending, sockets) = {
+        let (pending, sockets, waits) = {
             let mut state = self.lock();
             state.outgoing = None;
-            (std::mem::take(&mut state.pending), std::mem::take(&mut state.sockets))
+            (
+                std::mem::take(&mut state.pending),
+                std::mem::take(&mut state.sockets),
+                std::mem::take(&mut state.waits),
+            )
         };
-        drop(pending);
+        drop((pending, waits));
         for entry in sockets.into_values() {
             let _ = entry.events.send(Event::Ended);
         }
@@ -197,6 +215,34 @@ impl Shared {
 
     pub(super) fn send(&self, message: &Message, pending: Pending) -> Result<(), Error> {
         self.lock().send(message, pending).map_err(|error| error.unwrap_or_else(|| self.ended_error()))
+    }
+
+    /// Queues a request; its answer goes to whoever holds the [`Answer`].
+    pub(super) fn ask(
+        self: &Arc<Shared>,
+        encoded: Result<Encoded, EncodeError>,
+        request: &'static str,
+    ) -> Result<Answer, Error> {
+        let encoded = encoded.map_err(|error| Error::Encode(error.to_string()))?;
+        let (sender, receiver) = oneshot::channel();
+        if self.lock().push(encoded, Pending::Reply(sender)).is_none() {
+            return Err(self.ended_error());
+        }
+        Ok(Answer { receiver, shared: self.clone(), request })
+    }
+
+    pub(super) fn extension_request(self: &Arc<Shared>, request: &ExtRequest) -> Result<Answer, Error> {
+        let name = match request {
+            ExtRequest::NOpt(_) => "NOPT",
+            ExtRequest::NWait(_) => "NWAIT",
+            ExtRequest::NTake(_) => "NTAKE",
+        };
+        self.ask(request.encode(), name)
+    }
+
+    /// Whether these extension bits are all enabled.
+    pub(super) fn extension(&self, bits: u32) -> bool {
+        self.info().extensions & bits == bits
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -232,6 +278,7 @@ impl Shared {
         let (events, receiver) = mpsc::unbounded_channel();
         let entry = Entry {
             events,
+            accepts: None,
             hold,
             tags,
             held: false,
@@ -243,6 +290,42 @@ impl Shared {
         };
         state.sockets.insert(id, entry);
         Ok((id, u32::try_from(rbufsz).unwrap_or(u32::MAX), receiver))
+    }
+
+    /// Where the NACCPTs of a listener's number arrive, from now on.
+    pub(super) fn accepts(&self, listener: SocketId) -> mpsc::UnboundedReceiver<NAccpt> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        if let Some(entry) = self.lock().sockets.get_mut(&listener) {
+            entry.accepts = Some(sender);
+        }
+        receiver
+    }
+
+    /// A token for an NWAIT and what its NTIME completes.
+    pub(super) fn wait_for(&self) -> (u32, oneshot::Receiver<Ticks>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        let token = state.next_token;
+        state.next_token = token.wrapping_add(1);
+        state.waits.insert(token, sender);
+        (token, receiver)
+    }
+
+    pub(super) fn forget_wait(&self, token: u32) {
+        self.lock().waits.remove(&token);
+    }
+
+    /// Notes what the endpoint's clock shows now.
+    pub(super) fn set_clock(&self, time: Ticks) {
+        self.lock().clock = Some((time, Instant::now()));
+    }
+
+    /// How far the endpoint's clock is from `time` at least, going by when it was last read, and how long ago that was. Two
+    /// clocks may drift by 1,000 ppm here, twice what is allowed where one of them is slewed.
+    pub(super) fn clock_left(&self, time: Ticks) -> Option<(Duration, Duration)> {
+        let (read, at) = self.lock().clock?;
+        let age = at.elapsed();
+        Some((Duration::from_nanos(time.saturating_sub(read)).saturating_sub(age + age / 1000), age))
     }
 
     /// The endpoint said that the budget is spent (ENORES): no further NOPEN in this session.
@@ -258,7 +341,7 @@ impl Shared {
 
     /// Sends an NSEND if the window has room. One socket may use as much as is left free (so a single busy one gets half
     /// and stalled ones never starve the others).
-    pub(super) fn try_send(&self, socket: SocketId, len: usize, message: &Message) -> Result<bool, Error> {
+    pub(super) fn try_send(&self, socket: SocketId, len: usize, encoded: &Encoded) -> Result<bool, Error> {
         let mut state = self.lock();
         let window = state.send_window;
         let cost = (len + SEND_OVERHEAD).min(window);
@@ -274,13 +357,11 @@ impl Shared {
         state.send_free -= cost;
         state.totals.bytes_out += len as u64;
         state.totals.messages_out += 1;
-        match state.send(message, Pending::Send { socket, cost }) {
-            Ok(()) => Ok(true),
-            Err(error) => {
-                drop(state);
-                Err(error.unwrap_or_else(|| self.ended_error()))
-            }
+        if state.push(encoded.clone(), Pending::Send { socket, cost }).is_none() {
+            drop(state);
+            return Err(self.ended_error());
         }
+        Ok(true)
     }
 
     /// Whether all NSENDs of the socket have left the endpoint's queue (or the session is over).
@@ -317,124 +398,20 @@ impl Shared {
             state.send(&mask(socket, HOLD_ALL), Pending::CloseBarrier(socket))
         };
     }
-
-    /// One message from the endpoint. An error ends the session.
-    pub(super) fn dispatch(&self, message: Message) -> Result<(), &'static str> {
-        match message {
-            Message::Result(_) | Message::MData { .. } => return self.answer(message),
-            Message::NData(data) => {
-                let mut state = self.lock();
-                let len = data.data.len();
-                state.totals.bytes_in += len as u64;
-                state.totals.messages_in += 1;
-                let Some(entry) = state.sockets.get_mut(&data.socket) else { return Ok(()) };
-                let socket = data.socket;
-                entry.queued += len;
-                let _ = entry.events.send(Event::Data(data));
-                if entry.hold && !entry.held && !entry.closing && entry.queued > HIGH_WATER {
-                    entry.held = true;
-                    let _ = state.send(&mask(socket, HOLD_STAT_DATA), Pending::Ignored);
-                }
-            }
-            Message::NTag(tag) => {
-                let mut state = self.lock();
-                let Some(entry) = state.sockets.get_mut(&tag.socket) else { return Ok(()) };
-                let cost = entry.accepted.pop_front().unwrap_or(0);
-                entry.used -= cost;
-                if entry.tags {
-                    let _ = entry.events.send(Event::Tag(tag));
-                }
-                state.send_free += cost;
-                drop(state);
-                self.credit.notify_waiters();
-            }
-            Message::NStat(stat) => self.route(stat.socket, Event::Stat(stat)),
-            Message::NDrop(drop) => tracing::debug!(?drop, "the endpoint dropped received data"),
-            Message::NBlock(block) => {
-                tracing::debug!(?block, "a monitor of the endpoint refused received data")
-            }
-            Message::LInfo { name, info, .. } => tracing::info!(
-                name = %String::from_utf8_lossy(&name).escape_debug(),
-                info = %String::from_utf8_lossy(&info).escape_debug(),
-                "the endpoint runs a monitor"
-            ),
-            Message::Suspd => {
-                return Err("the endpoint suspended this experiment for one of higher priority");
-            }
-            other => tracing::debug!(?other, "message without a meaning for a controller, ignored"),
-        }
-        Ok(())
-    }
-
-    /// A private-range message.
-    pub(super) fn dispatch_extension(&self, error: NErr) {
-        self.route(error.socket, Event::Error(error));
-    }
-
-    fn route(&self, socket: SocketId, event: Event) {
-        if let Some(entry) = self.lock().sockets.get(&socket) {
-            let _ = entry.events.send(event);
-        }
-    }
-
-    fn answer(&self, message: Message) -> Result<(), &'static str> {
-        let mut state = self.lock();
-        let pending = state.pending.pop_front().ok_or("the endpoint sent an answer without a request")?;
-        let success = matches!(message, Message::Result(Outcome::Plain(ErrId::SUCCESS)));
-        match pending {
-            Pending::Reply(sender) => {
-                let _ = sender.send(message);
-            }
-            Pending::Send { socket, cost } => {
-                let Some(entry) = state.sockets.get_mut(&socket) else { return Ok(()) };
-                if success {
-                    entry.accepted.push_back(cost);
-                    return Ok(());
-                }
-                entry.used -= cost;
-                if let Message::Result(outcome) = message {
-                    let _ = entry.events.send(Event::SendRefused(outcome));
-                }
-                state.send_free += cost;
-                drop(state);
-                self.credit.notify_waiters();
-            }
-            Pending::CloseBarrier(socket) => {
-                let _ = state.send(&Message::NClose { socket }, Pending::Close(socket));
-            }
-            Pending::Close(socket) => {
-                if let Some(entry) = state.sockets.remove(&socket) {
-                    state.receive_free += entry.granted;
-                    // The reference never gives back the budget of NSENDs it discards at NCLOSE.
-                    if self.info().extended {
-                        state.send_free += entry.used;
-                    } else {
-                        let unsent: usize = entry.accepted.iter().sum();
-                        state.send_free += entry.used - unsent.min(entry.used);
-                    }
-                    state.free.insert(0, socket);
-                }
-                drop(state);
-                self.credit.notify_waiters();
-            }
-            Pending::Ignored => {
-                if !success && let Message::Result(outcome) = message {
-                    tracing::debug!(?outcome, "unobserved request refused");
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl State {
     /// Queues a message and its answer's owner. `Err(None)`: the session is over.
     fn send(&mut self, message: &Message, pending: Pending) -> Result<(), Option<Error>> {
-        let Some(outgoing) = &self.outgoing else { return Err(None) };
         let encoded = message.encode().map_err(|error| Some(Error::Encode(error.to_string())))?;
-        outgoing.send(Outgoing::Message(encoded)).map_err(|_| None)?;
+        self.push(encoded, pending).ok_or(None)
+    }
+
+    /// As [`State::send`]; `None`: the session is over.
+    fn push(&mut self, encoded: Encoded, pending: Pending) -> Option<()> {
+        self.outgoing.as_ref()?.send(Outgoing::Message(encoded)).ok()?;
         self.pending.push_back(pending);
-        Ok(())
+        Some(())
     }
 }
 
