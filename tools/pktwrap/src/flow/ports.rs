@@ -10,6 +10,7 @@ use pktlab::controller::{Error, Event, Opening, RecvHalf, SendHalf, SocketOption
 use pktlab::wire::Family;
 use tokio::net::UdpSocket;
 
+use super::icmp;
 use crate::context::Context;
 use crate::{addr, errno};
 
@@ -25,9 +26,13 @@ pub enum Arrival {
         from: SocketAddr,
         data: Bytes,
         time: u64,
+        /// What the endpoint knows of how it came.
+        ttl: Option<u8>,
+        tos: Option<u8>,
+        local: Option<IpAddr>,
     },
-    /// An asynchronous failure (errno).
-    Failed(i32),
+    /// An asynchronous failure, and the destination of the datagram it is about when that is known.
+    Failed { errno: i32, to: Option<SocketAddr> },
 }
 
 /// A socket at the endpoint. `opening` is kept until somebody needs its outcome.
@@ -147,9 +152,14 @@ impl<'a> Ports<'a> {
             match event {
                 Some(Event::Data(data)) => {
                     let Some(from) = data.remote else { continue };
-                    return Arrival::Data { from, data: data.data, time: data.time };
+                    let (ttl, tos, local) = (data.ttl, data.tos, data.local);
+                    return Arrival::Data { from, data: data.data, time: data.time, ttl, tos, local };
                 }
-                Some(Event::Error(error)) => return Arrival::Failed(i32::from(error.errno)),
+                Some(Event::Error(error)) => {
+                    if icmp::is_hard(&error) {
+                        return Arrival::Failed { errno: i32::from(error.errno), to: error.remote };
+                    }
+                }
                 // A failed datagram ends the endpoint's socket (spec endpoint.md §8); the next one gets a new socket.
                 Some(Event::Stat(_)) => *side = None,
                 Some(Event::SendRefused(outcome)) => {
@@ -165,16 +175,16 @@ impl<'a> Ports<'a> {
                             }
                             Err(error) => {
                                 *side = None;
-                                return Arrival::Failed(errno::of_request(&error));
+                                return failed(errno::of_request(&error));
                             }
                         }
                     }
-                    return Arrival::Failed(errno::of_outcome(outcome));
+                    return failed(errno::of_outcome(outcome));
                 }
                 Some(Event::Tag(_)) => {}
                 Some(Event::Ended) | None => {
                     *side = None;
-                    return Arrival::Failed(libc::ENETDOWN);
+                    return failed(libc::ENETDOWN);
                 }
             }
         }
@@ -279,19 +289,24 @@ async fn receive_here(socket: &Option<UdpSocket>) -> Arrival {
     let Some(socket) = socket else { return pending().await };
     loop {
         if let Err(error) = socket.readable().await {
-            return Arrival::Failed(errno_of(&error));
+            return failed(errno_of(&error));
         }
         let mut buffer = BytesMut::with_capacity(DATAGRAM_MOST);
         match socket.try_recv_buf_from(&mut buffer) {
             Ok((_, from)) => {
                 let time =
                     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-                return Arrival::Data { from, data: Bytes::copy_from_slice(&buffer), time };
+                let (data, ttl, tos, local) = (Bytes::copy_from_slice(&buffer), None, None, None);
+                return Arrival::Data { from, data, time, ttl, tos, local };
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Arrival::Failed(errno_of(&error)),
+            Err(error) => return failed(errno_of(&error)),
         }
     }
+}
+
+fn failed(errno: i32) -> Arrival {
+    Arrival::Failed { errno, to: None }
 }
 
 fn errno_of(error: &std::io::Error) -> i32 {

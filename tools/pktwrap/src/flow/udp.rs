@@ -158,22 +158,29 @@ impl Udp<'_> {
 
     fn arrived(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::Data { from, data, time } => {
+            Arrival::Data { from, data, time, ttl, tos, local } => {
                 if self.peer.is_some_and(|peer| peer != from) || data.len() > MAX_PAYLOAD {
                     return;
                 }
+                let local = local.map(|ip| addr::presented(SocketAddr::new(ip, 0), self.family));
                 let header = FrameHeader {
                     kind: frame_kind::DATA,
+                    ttl: ttl.unwrap_or(0),
+                    tos: tos.unwrap_or(0),
                     len: data.len() as u32,
                     time,
                     addr: addr::presented(from, self.family),
+                    local: local.unwrap_or(Addr::NONE),
                     ..FrameHeader::default()
                 };
                 self.deliver(header, data);
             }
-            // Linux tells unconnected sockets nothing about failures they did not ask for.
-            Arrival::Failed(errno) => {
-                if let Some(peer) = self.peer {
+            // Linux tells unconnected sockets nothing about failures they did not ask for, and connected ones only what
+            // concerns their peer.
+            Arrival::Failed { errno, to } => {
+                if let Some(peer) = self.peer
+                    && to.is_none_or(|to| to == peer)
+                {
                     self.report(errno, peer);
                 }
             }
