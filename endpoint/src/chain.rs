@@ -16,6 +16,7 @@ pub struct Unenforceable {
 
 /// Combines the limits of all certificates that carry some (spec `certificates.md` §4.2).
 pub fn limits(chain: &Verified) -> Result<Limits, Unenforceable> {
+    crate::limits::warn_unknown(chain);
     combine(&chain.certs)
 }
 
@@ -34,11 +35,6 @@ fn combine(certs: &[Certificate]) -> Result<Limits, Unenforceable> {
         ];
         if let Some((limit, _)) = unenforceable.into_iter().find(|(_, present)| *present) {
             return Err(Unenforceable { limit });
-        }
-        for (name, ..) in &own.unknown {
-            tracing::warn!(
-                "limit `{name}` of the controller's certificates is unknown here and has no effect"
-            );
         }
         if let Some(count) = own.max_socket_count {
             all.sockets = all.sockets.min(u32::try_from(count).unwrap_or(u32::MAX));

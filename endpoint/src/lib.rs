@@ -7,6 +7,7 @@
 //! | [`driver`] | joins a session to its control stream and its sockets |
 //! | [`dial`], [`chain`] | sessions with controllers; what their certificates allow |
 //! | [`filter`] | capture filters: checked and run in safe Rust |
+//! | [`limits`] | what a session may use, and what is left of it after a restart |
 //! | [`config`], [`import`] | the operator's file; conversion of the reference's |
 //! | [`policy`] | destinations the operator allows |
 
@@ -16,6 +17,7 @@ pub mod dial;
 pub mod driver;
 pub mod filter;
 pub mod import;
+pub mod limits;
 pub mod net;
 pub mod policy;
 pub mod session;
