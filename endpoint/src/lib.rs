@@ -10,6 +10,8 @@
 //! | [`limits`] | what a session may use, and what is left of it after a restart |
 //! | [`config`], [`import`] | the operator's file; conversion of the reference's |
 //! | [`policy`] | destinations the operator allows |
+//! | [`stop`] | how a session is told to end |
+//! | [`status`] | what the endpoint is doing, for its operator |
 
 pub mod chain;
 pub mod config;
@@ -21,6 +23,8 @@ pub mod limits;
 pub mod net;
 pub mod policy;
 pub mod session;
+pub mod status;
+pub mod stop;
 mod sys;
 
 pub use sys::inherited;

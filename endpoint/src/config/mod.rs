@@ -146,7 +146,7 @@ impl Default for Raw {
 }
 
 /// `[state]`: what the endpoint keeps.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
     /// Remember across sessions and restarts how much of a certificate's limits is used.
@@ -160,6 +160,38 @@ pub struct State {
 impl Default for State {
     fn default() -> Self {
         Self { persist: true, directory: None, socket: None }
+    }
+}
+
+impl State {
+    /// Where the use of limits is remembered; `None`: it is not.
+    ///
+    /// # Errors
+    /// It shall be, and neither the configuration nor the environment says where.
+    pub fn directory(&self) -> anyhow::Result<Option<PathBuf>> {
+        if !self.persist {
+            return Ok(None);
+        }
+        self.place()
+            .context("no place for the state: set `directory` in [state], or HOME, or `persist = false`")
+            .map(Some)
+    }
+
+    /// The socket at which the running endpoint answers `pktendpt status`; `None`: nothing says where.
+    pub fn socket(&self) -> Option<PathBuf> {
+        self.socket.clone().or_else(|| places::Surroundings::here().socket(self.place()))
+    }
+
+    fn place(&self) -> Option<PathBuf> {
+        self.directory.clone().or_else(|| places::Surroundings::here().state())
+    }
+
+    /// Relative paths are relative to the file's folder.
+    fn anchor(&mut self, file: &Path) {
+        let folder = file.parent().unwrap_or(Path::new("."));
+        for path in [&mut self.directory, &mut self.socket].into_iter().flatten() {
+            *path = anchored_path(path, folder);
+        }
     }
 }
 
@@ -206,9 +238,7 @@ impl Config {
         for text in config.controller.certificates.iter_mut().chain(&mut config.controller.roots) {
             *text = anchored(text, folder);
         }
-        for path in [&mut config.state.directory, &mut config.state.socket].into_iter().flatten() {
-            *path = anchored_path(path, folder);
-        }
+        config.state.anchor(path);
         Ok(config)
     }
 
@@ -274,35 +304,26 @@ impl Config {
             Resolvers::Named(System::System) => net::resolv_conf(resolv_conf),
         }
     }
-
-    /// Where the use of limits is remembered; `None`: it is not.
-    ///
-    /// # Errors
-    /// It shall be, and neither the configuration nor the environment says where.
-    pub fn state_directory(&self) -> anyhow::Result<Option<PathBuf>> {
-        if !self.state.persist {
-            return Ok(None);
-        }
-        self.state_place()
-            .context("no place for the state: set `directory` in [state], or HOME, or `persist = false`")
-            .map(Some)
-    }
-
-    /// The socket at which the running endpoint answers `pktendpt status`.
-    pub fn status_socket(&self) -> Option<PathBuf> {
-        let given = self.state.socket.clone();
-        given.or_else(|| places::Surroundings::here().socket(self.state_place()))
-    }
-
-    fn state_place(&self) -> Option<PathBuf> {
-        self.state.directory.clone().or_else(|| places::Surroundings::here().state())
-    }
 }
 
-/// The socket of an endpoint whose configuration says nothing about it.
-pub fn default_status_socket() -> Option<PathBuf> {
-    let surroundings = places::Surroundings::here();
-    surroundings.socket(surroundings.state())
+/// The socket of the endpoint with this configuration, which may be wrong in everything but `[state]`: a running endpoint
+/// keeps an older one. `None`: the socket of an endpoint whose configuration says nothing about it.
+pub fn status_socket(path: Option<&Path>) -> anyhow::Result<PathBuf> {
+    /// The part that matters here.
+    #[derive(Default, Deserialize)]
+    struct Part {
+        #[serde(default)]
+        state: State,
+    }
+
+    let mut part = Part::default();
+    if let Some(path) = path {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        part = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+        part.state.anchor(path);
+    }
+    part.state.socket().context("no place to ask: name the configuration with -c FILE")
 }
 
 /// The text of a key or certificate entry.
@@ -408,9 +429,9 @@ mod tests {
         let mut config = Config::load(&path).expect("valid");
         assert!(config.controller.key.starts_with("-----BEGIN"));
         assert_eq!(Path::new(&config.controller.certificates[0]), dir.path().join("a.cert"));
-        assert_eq!(config.state_directory().expect("a place"), Some(dir.path().join("state")));
-        assert_eq!(config.status_socket().as_deref(), Some(Path::new("/run/x.sock")));
+        assert_eq!(config.state.directory().expect("a place"), Some(dir.path().join("state")));
+        assert_eq!(config.state.socket().as_deref(), Some(Path::new("/run/x.sock")));
         config.state.persist = false;
-        assert_eq!(config.state_directory().expect("no place needed"), None);
+        assert_eq!(config.state.directory().expect("no place needed"), None);
     }
 }
