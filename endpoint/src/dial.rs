@@ -7,17 +7,25 @@ use anyhow::{Context, bail};
 use pktlab::cert::{Certificate, Mode, PrivateKey, PublicKey};
 use pktlab::session::{ClientConfig, Identity, Snikey};
 use pktlab::wire::MAX_BODY;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tracing::Instrument;
 
 use crate::config::{self, Config};
 use crate::driver::{self, Outcome};
+use crate::service::{Current, Loaded};
 use crate::session::{End, SessionConfig};
+use crate::status::{Board, Holder, Running, SessionReport, State};
+use crate::stop::Stop;
 use crate::{chain, net};
 
 /// Controllers listen here unless the address says otherwise.
 pub const DEFAULT_PORT: u16 = 20_556;
-/// For the connect to one address.
+/// For the search of the controller's addresses.
+const RESOLVE_TIME: Duration = Duration::from_secs(10);
+/// For the connect to one address, and how many are tried: names are answered by strangers.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
+const ADDRESSES_MAX: usize = 8;
 /// Pause after all addresses failed, and after a session.
 const RETRY: Duration = Duration::from_secs(1);
 /// The pause grows to this while sessions keep failing.
@@ -57,24 +65,74 @@ pub fn credentials(config: &Config) -> anyhow::Result<ClientConfig> {
     Ok(ClientConfig { identity: Some(identity), mode: Mode::EndpointAuthController, roots, snikey })
 }
 
-/// One session on a connected stream, from the handshake to the end.
+/// The endpoint was told to stop before the session came to its own end.
+#[derive(Debug, thiserror::Error)]
+#[error("the endpoint was told to stop")]
+pub struct Stopped;
+
+/// One session on a connected stream, from the handshake to the end. Told to stop, it begins no session, and ends one
+/// when the grace is over.
 pub async fn session(
     stream: TcpStream,
     client: &ClientConfig,
     config: SessionConfig,
+    board: &Board,
+    stop: &Stop,
 ) -> anyhow::Result<Outcome> {
-    let mut session =
-        pktlab::session::connect(stream, client).await.context("no session with the controller")?;
+    let controller = stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |peer| peer.to_string());
+    board.state(State::Handshake);
+    // Best effort: without it a dead controller is noticed later.
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive());
+    let handshake = pktlab::session::connect(stream, client);
+    let mut session = tokio::select! {
+        session = handshake => session.context("no session with the controller")?,
+        () = stop.asked() => return Err(Stopped.into()),
+    };
     let Some(peer) = session.peer.take() else { bail!("the controller presented no certificates") };
     let limits = chain::limits(&peer)?;
-    tracing::info!("session with a controller");
-    let (reader, writer) = session.split(MAX_BODY);
-    let outcome = driver::serve(reader, writer, config, limits).await?;
-    match &outcome {
-        Outcome::Closed => tracing::info!("the controller closed the session"),
-        Outcome::Ended(end) => tracing::info!("the session ended: {}", reason(end)),
+    let holder = Holder::new(controller, &peer);
+    let (controller, experimenter) = (holder.controller.clone(), holder.name());
+    let allowed = holder.allowed.join("; ");
+    let running = board.begin(holder);
+    let span = tracing::info_span!("session", number = running.number(), controller, experimenter);
+    let serving = async {
+        tracing::info!(allowed, "the session begins");
+        let (reader, writer) = session.split(MAX_BODY);
+        let outcome = tokio::select! {
+            outcome = driver::serve(reader, writer, config, limits) => outcome.map_err(anyhow::Error::from),
+            () = stop.due() => Err(Stopped.into()),
+        };
+        finish(running, &outcome);
+        outcome
+    };
+    serving.instrument(span).await
+}
+
+/// One line about the end, with the totals.
+fn finish(running: Running, outcome: &anyhow::Result<Outcome>) {
+    let reason = match outcome {
+        Ok(Outcome::Closed) => "the controller closed it".to_owned(),
+        Ok(Outcome::Ended(end)) => reason(end).to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    let past = running.end(&reason);
+    let seconds = past.as_ref().map_or(0, |past| past.seconds);
+    match past.and_then(|past| past.report) {
+        Some(SessionReport { sent, received, dropped, sockets_opened, refused, .. }) => tracing::info!(
+            reason,
+            seconds,
+            sockets_opened,
+            sent_packets = sent.packets,
+            sent_bytes = sent.bytes,
+            received_packets = received.packets,
+            received_bytes = received.bytes,
+            dropped_packets = dropped.packets,
+            dropped_bytes = dropped.bytes,
+            refused,
+            "the session ended"
+        ),
+        None => tracing::info!(reason, seconds, "the session ended"),
     }
-    Ok(outcome)
 }
 
 fn reason(end: &End) -> &'static str {
@@ -87,51 +145,94 @@ fn reason(end: &End) -> &'static str {
     }
 }
 
-/// Serves the controller at `address` for ever. `settings` is asked before each session.
-pub async fn forever(
-    address: &str,
-    client: &ClientConfig,
-    settings: impl Fn() -> anyhow::Result<SessionConfig>,
-) -> anyhow::Result<()> {
-    let (host, port) = host_port(address)?;
+/// A controller whose host died without a word is noticed within two minutes; the system's own settings take two hours.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(6)
+}
+
+/// Serves the controller of the configuration, as it is at each attempt, until told to stop.
+pub async fn forever(current: &Current, board: &Board, stop: &Stop) {
     let mut pause = RETRY;
-    loop {
-        let mut resume = None;
-        match connect(&host, port).await {
+    while !stop.is_asked() {
+        let mut changes = current.changes();
+        let loaded = current.loaded();
+        board.controller(&loaded.controller);
+        board.state(State::Connecting);
+        let connected = tokio::select! {
+            connected = connect(&loaded.controller) => connected,
+            () = stop.asked() => return,
+        };
+        let mut hint = Duration::ZERO;
+        match connected {
             Ok(stream) => {
                 let began = tokio::time::Instant::now();
-                match session(stream, client, settings()?).await {
-                    Ok(Outcome::Ended(End::Yield { resume: time })) => resume = Some(time),
+                match serve(stream, &loaded, board, stop).await {
+                    Ok(Outcome::Ended(End::Yield { resume })) => {
+                        hint = Duration::from_nanos(resume.saturating_sub(net::now()));
+                    }
                     Ok(_) => {}
-                    Err(error) => tracing::warn!("{error:#}"),
+                    Err(error) if error.is::<Stopped>() => return,
+                    Err(error) => failed(board, &error),
                 }
                 pause = if began.elapsed() >= HEALTHY { RETRY } else { (pause * 2).min(RETRY_MAX) };
             }
             Err(error) => {
-                tracing::warn!("{error:#}; trying again");
+                failed(board, &error);
                 pause = RETRY;
             }
         }
-        let hint =
-            resume.map_or(Duration::ZERO, |time| Duration::from_nanos(time.saturating_sub(net::now())));
-        tokio::time::sleep(pause.max(hint)).await;
+        board.state(State::Waiting);
+        tokio::select! {
+            () = tokio::time::sleep(pause.max(hint)) => {}
+            // Another configuration deserves an attempt at once.
+            () = changed(&mut changes) => pause = RETRY,
+            () = stop.asked() => {}
+        }
     }
 }
 
-async fn connect(host: &str, port: u16) -> anyhow::Result<TcpStream> {
-    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
-        .await
-        .with_context(|| format!("cannot find the controller {host}"))?
-        .collect();
+async fn serve(stream: TcpStream, loaded: &Loaded, board: &Board, stop: &Stop) -> anyhow::Result<Outcome> {
+    session(stream, &loaded.client, loaded.settings()?, board, stop).await
+}
+
+fn failed(board: &Board, error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    tracing::warn!("{text}; trying again");
+    board.failed(text);
+}
+
+async fn changed(changes: &mut tokio::sync::watch::Receiver<u64>) {
+    if changes.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn connect(address: &str) -> anyhow::Result<TcpStream> {
+    let (host, port) = host_port(address)?;
     let mut last = None;
-    for address in found {
+    for address in resolve(&host, port).await?.into_iter().take(ADDRESSES_MAX) {
         match tokio::time::timeout(CONNECT_TIME, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = Some(format!("{address}: {error}")),
-            Err(_) => last = Some(format!("{address}: no answer within 3 s")),
+            Err(_) => last = Some(format!("{address}: no answer within {} s", CONNECT_TIME.as_secs())),
         }
     }
     bail!("cannot reach the controller {host}: {}", last.as_deref().unwrap_or("it has no address"))
+}
+
+/// The addresses of a controller.
+pub async fn resolve(host: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
+    let found = tokio::time::timeout(RESOLVE_TIME, tokio::net::lookup_host((host, port))).await;
+    let found = found.with_context(|| {
+        format!(
+            "cannot find the controller {host}: no name server answered within {} s",
+            RESOLVE_TIME.as_secs()
+        )
+    })?;
+    Ok(found.with_context(|| format!("cannot find the controller {host}"))?.collect())
 }
 
 /// Splits `HOST`, `HOST:PORT`, `[IPv6]`, `[IPv6]:PORT` or a bare IPv6 address.

@@ -10,10 +10,12 @@
 //! | [`limits`] | what a session may use, and what is left of it after a restart |
 //! | [`config`], [`import`] | the operator's file; conversion of the reference's |
 //! | [`policy`] | destinations the operator allows |
-//! | [`stop`] | how a session is told to end |
+//! | [`service`], [`stop`] | signals, reloading, the service manager; how a session is told to end |
 //! | [`status`] | what the endpoint is doing, for its operator |
+//! | [`check`] | whether it can do what its configuration asks for |
 
 pub mod chain;
+pub mod check;
 pub mod config;
 pub mod dial;
 pub mod driver;
@@ -22,6 +24,7 @@ pub mod import;
 pub mod limits;
 pub mod net;
 pub mod policy;
+pub mod service;
 pub mod session;
 pub mod status;
 pub mod stop;

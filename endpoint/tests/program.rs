@@ -8,31 +8,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use common::program::{acceptor, toml};
 use common::{credentials, open_udp};
-use pktlab::cert::{Certificate, Credentials, Mode};
-use pktlab::session::{Acceptor, Entry, Identity};
 use pktlab::vmem::{extension, system};
 use pktlab::wire::{Frame, MAX_BODY, Message};
 use tokio::net::TcpListener;
-
-fn toml(credentials: &Credentials) -> String {
-    let certificates: String = credentials.endpoint_chain.iter().map(Certificate::to_pem).collect();
-    format!(
-        "[controller]\nkey = '''{}'''\ncertificates = ['''{certificates}''']\nroots = ['''{}''']\n\
-         [endpoint]\nresolvers = [\"192.0.2.53\"]\n\
-         [policy]\nallow = [\"own\"]\n[state]\npersist = false\n",
-        credentials.endpoint_key.to_pem(),
-        credentials.operator.public_key().to_pem()
-    )
-}
-
-fn acceptor(credentials: &Credentials) -> Acceptor {
-    let identity =
-        Identity::new(credentials.controller_key.clone(), credentials.controller_chain.clone()).unwrap();
-    let roots = vec![credentials.operator.public_key()];
-    let mode = Mode::ControllerAuthEndpoint;
-    Acceptor::new(vec![Entry { snikey: None, default: true, identity, mode, roots }]).unwrap()
-}
 
 /// Starts the program with two descriptors, which it inherits.
 fn spawn(control: OwnedFd, config: &str, extra: &[&str]) -> Child {

@@ -1,6 +1,8 @@
 //! A controller of few words: real TLS over loopback, messages in and out by hand.
 #![allow(clippy::unwrap_used, dead_code, reason = "tests; not every test file uses everything")]
 
+pub mod program;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,8 +10,10 @@ use bytes::Bytes;
 use pktendpt::dial;
 use pktendpt::driver::Outcome;
 use pktendpt::session::SessionConfig;
+use pktendpt::status::Board;
+use pktendpt::stop::Stop;
 use pktlab::cert::{self, Credentials, Mode};
-use pktlab::session::{Acceptor, ClientConfig, Entry, Identity, SessionReader, SessionWriter};
+use pktlab::session::{ClientConfig, Identity, SessionReader, SessionWriter};
 use pktlab::vmem::{SocketState, extension, socket as cell};
 use pktlab::wire::{
     ErrId, Frame, MAX_BODY, Message, NErr, NOpen, NSend, OpenAddress, Outcome as Answer, Proto,
@@ -51,14 +55,7 @@ pub fn credentials() -> Credentials {
 /// A session before START, with these credentials.
 pub async fn meet(credentials: Credentials, config: SessionConfig) -> Peer {
     let roots = vec![credentials.operator.public_key()];
-    let entry = Entry {
-        snikey: None,
-        default: true,
-        identity: Identity::new(credentials.controller_key, credentials.controller_chain).unwrap(),
-        mode: Mode::ControllerAuthEndpoint,
-        roots: roots.clone(),
-    };
-    let acceptor = Acceptor::new(vec![entry]).unwrap();
+    let acceptor = program::acceptor(&credentials);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let client = ClientConfig {
@@ -73,7 +70,7 @@ pub async fn meet(credentials: Credentials, config: SessionConfig) -> Peer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let outcome = runtime.block_on(async {
             let stream = TcpStream::connect(address).await?;
-            dial::session(stream, &client, config).await
+            dial::session(stream, &client, config, &Board::new(), &Stop::never()).await
         });
         let _ = done.send(outcome);
     });
