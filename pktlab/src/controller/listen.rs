@@ -31,8 +31,11 @@ impl Controller {
             return Err(Error::Unsupported("listening sockets"));
         }
         let none = SocketOptions { receive: 0, hold: false, tags: false };
-        let (socket, opening) = self.open(OpenAddress::TcpListen { local }, none)?;
+        let address = OpenAddress::TcpListen { local };
+        let (socket, rbufsz) = Socket::reserve(&self.shared, address.family(), address.proto(), none)?;
+        // Before the NOPEN goes out: the first NACCPT may follow its RESULT at once.
         let waiting = self.shared.accepts(socket.id());
+        let opening = self.open_reserved(&socket, rbufsz, address)?;
         let local = opening.local(socket.family()).await?;
         Ok(Listener { controller: self.clone(), socket, local, options, waiting, next: None, taking: None })
     }

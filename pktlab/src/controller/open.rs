@@ -80,10 +80,21 @@ impl Controller {
         options: SocketOptions,
     ) -> Result<(Socket, Opening), Error> {
         let (socket, rbufsz) = Socket::reserve(&self.shared, address.family(), address.proto(), options)?;
+        let opening = self.open_reserved(&socket, rbufsz, address)?;
+        Ok((socket, opening))
+    }
+
+    /// NOPEN for a number that is taken already.
+    pub(super) fn open_reserved(
+        &self,
+        socket: &Socket,
+        rbufsz: u32,
+        address: OpenAddress,
+    ) -> Result<Opening, Error> {
         let id = socket.id();
         let answer = self.request(&Message::NOpen(NOpen { socket: id, rbufsz, address }))?;
         let block = self.request(&Message::MRead { addr: block::block(id), len: BLOCK_LEN })?;
-        Ok((socket, Opening { answer, block, shared: self.shared.clone() }))
+        Ok(Opening { answer, block, shared: self.shared.clone() })
     }
 }
 

@@ -55,7 +55,7 @@ impl Controller {
         {
             // There is time for a round trip, and what is known may be from before the clock was set.
             if age < LOOK {
-                tokio::time::sleep((left - NEAR / 2).min(LOOK)).await;
+                self.pause(left - NEAR / 2).await?;
             }
             self.time().await?;
         }
@@ -71,7 +71,15 @@ impl Controller {
             if now >= time {
                 return Ok(now);
             }
-            tokio::time::sleep(Duration::from_nanos(time - now).min(LOOK)).await;
+            self.pause(Duration::from_nanos(time - now)).await?;
+        }
+    }
+
+    /// Sleeps for `long` or until it is time to look at the clock again; the end of the session is an error at once.
+    async fn pause(&self, long: Duration) -> Result<(), Error> {
+        tokio::select! {
+            () = tokio::time::sleep(long.min(LOOK)) => Ok(()),
+            _ = self.shared.wait_ended() => Err(self.shared.ended_error()),
         }
     }
 

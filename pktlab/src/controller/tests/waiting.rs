@@ -133,3 +133,14 @@ async fn an_old_reading_of_the_clock_is_not_relied_on() {
     assert_eq!(peer.take_nwait().await.time, now + 199 * SECOND + 1);
     near.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_session_ends_a_long_wait_at_once() {
+    let (controller, mut peer) = session(Some(extension::NWAIT)).await;
+    let start = tokio::time::Instant::now();
+    let wait = tokio::spawn(controller.wait_until(u64::MAX));
+    tokio::task::yield_now().await;
+    peer.give(&Message::Suspd).await;
+    assert!(matches!(wait.await.unwrap(), Err(Error::Ended(_))));
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
