@@ -69,7 +69,6 @@ pub enum Denied {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    // The order is the one of entries with equal prefixes.
     Deny,
     Allow,
     BuiltIn(Kind),

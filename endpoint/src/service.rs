@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Protocol};
 use crate::dial;
 use crate::session::SessionConfig;
 use crate::status::{Board, Server, Status};
@@ -47,7 +47,12 @@ impl Loaded {
             .context("no controller: name one on the command line or as `address` in [controller]")?;
         dial::host_port(&controller)?;
         let loaded = Loaded { config, client, controller, resolv_conf: source.resolv_conf.clone() };
-        loaded.settings()?;
+        let settings = loaded.settings()?;
+        if loaded.config.endpoint.protocols.contains(&Protocol::Raw) && !settings.raw {
+            tracing::warn!(
+                "raw sockets are not permitted and not offered; `pktendpt check` says how to grant them"
+            );
+        }
         Ok(loaded)
     }
 

@@ -60,7 +60,7 @@ fn valid(client: &ClientConfig, chain: &Verified, now: Ticks) -> Finding {
         true => "from an operator that is among the roots",
         false => "from an operator that is not among the roots",
     };
-    let text = format!("{} of them, valid until {}, {operator}", chain.certs.len(), moment(end));
+    let text = format!("{} in the chain, valid until {}, {operator}", chain.certs.len(), moment(end));
     if end.saturating_sub(now) < SOON {
         return Finding::warning("certificates", text, "ask the endpoint's operator for new ones in time");
     }
@@ -74,7 +74,7 @@ fn roots(client: &ClientConfig) -> Finding {
             "none: experimenters of every operator are served",
             "name the public keys of the operators you trust as `roots` in [controller]",
         ),
-        count => Finding::ok("roots", format!("{count} operators may send experimenters")),
+        count => Finding::ok("roots", format!("trusted operators: {count}")),
     }
 }
 

@@ -150,7 +150,7 @@ fn round_trips(dir: &Path) -> Result<f64> {
         &endpoint,
         format!(
             "[controller]\nkey = '''\n{}'''\ncertificates = [{}]\nroots = ['''\n{root}''']\n\
-             [policy]\nprivate = true\nburst = \"none\"\n[state]\npersist = false\n",
+             [policy]\nprivate = true\nburst = \"none\"\n[state]\npersist = false\nsocket = \"status.sock\"\n",
             world.endpoint_key.to_pem(),
             chain(&world.endpoint_chain)
         ),

@@ -87,7 +87,7 @@ fn toml(key: &PrivateKey, chain: &[Certificate], roots: &[PublicKey]) -> String 
 }
 
 /// The rest of an endpoint's configuration: targets on this host, nothing left behind.
-const POLICY: &str = "\n[policy]\nallow = [\"own\"]\n[state]\npersist = false\n";
+const POLICY: &str = "\n[policy]\nallow = [\"own\"]\n[state]\npersist = false\nsocket = \"status.sock\"\n";
 
 struct Meeting {
     wrap: Running,
