@@ -1,6 +1,6 @@
 //! What tests of the program itself need: its configuration, a controller to meet, its log.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -11,7 +11,7 @@ use pktlab::session::{Acceptor, Entry, Identity};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take that should happen at once, on a machine that is busy with something else.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(40);
 
 /// A configuration whose controllers may reach this host, and that leaves nothing behind.
 pub fn toml(credentials: &Credentials) -> String {
@@ -133,11 +133,4 @@ impl Running {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-}
-
-/// Everything a child says on stderr until it ends.
-pub fn stderr(mut child: Child) -> (ExitStatus, String) {
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-    (child.wait().unwrap(), text)
 }
