@@ -11,13 +11,16 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tracing::Instrument;
 
+use crate::account;
 use crate::config::{self, Config};
-use crate::driver::{self, Outcome};
+use crate::driver::{self, Attendance, Outcome, Setup};
+use crate::limits::{self, Store};
+use crate::net;
 use crate::service::{Current, Loaded};
 use crate::session::{End, SessionConfig};
 use crate::status::{Board, Holder, Running, SessionReport, State};
+use crate::steal::Connection;
 use crate::stop::Stop;
-use crate::{chain, net};
 
 /// Controllers listen here unless the address says otherwise.
 pub const DEFAULT_PORT: u16 = 20_556;
@@ -70,15 +73,26 @@ pub fn credentials(config: &Config) -> anyhow::Result<ClientConfig> {
 #[error("the endpoint was told to stop")]
 pub struct Stopped;
 
+/// What sessions share.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub board: Board,
+    pub stop: Stop,
+    /// Where the use of limits is remembered.
+    pub store: Option<Store>,
+}
+
 /// One session on a connected stream, from the handshake to the end. Told to stop, it begins no session, and ends one
 /// when the grace is over.
 pub async fn session(
     stream: TcpStream,
     client: &ClientConfig,
     config: SessionConfig,
-    board: &Board,
-    stop: &Stop,
+    surroundings: &Surroundings,
 ) -> anyhow::Result<Outcome> {
+    let Surroundings { board, stop, store } = surroundings;
+    let control = stream.local_addr().ok().zip(stream.peer_addr().ok());
+    let control = control.map(|(local, remote)| Connection { local, remote });
     let controller = stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |peer| peer.to_string());
     board.state(State::Handshake);
     // Best effort: without it a dead controller is noticed later.
@@ -89,7 +103,8 @@ pub async fn session(
         () = stop.asked() => return Err(Stopped.into()),
     };
     let Some(peer) = session.peer.take() else { bail!("the controller presented no certificates") };
-    let limits = chain::limits(&peer)?;
+    limits::warn_unknown(&peer);
+    let (ledger, account) = account::open(store.as_ref(), &peer, config.burst, net::now()).await?;
     let holder = Holder::new(controller, &peer);
     let (controller, experimenter) = (holder.controller.clone(), holder.name());
     let allowed = holder.allowed.join("; ");
@@ -98,12 +113,14 @@ pub async fn session(
     let serving = async {
         tracing::info!(allowed, "the session begins");
         let (reader, writer) = session.split(MAX_BODY);
-        let outcome = tokio::select! {
-            outcome = driver::serve(reader, writer, config, limits) => outcome.map_err(anyhow::Error::from),
-            () = stop.due() => Err(Stopped.into()),
-        };
+        let attendance = Attendance { running: &running, stop, account };
+        let outcome = driver::serve(reader, writer, Setup { config, ledger, control }, attendance).await;
+        let outcome = outcome.map_err(anyhow::Error::from);
         finish(running, &outcome);
-        outcome
+        match outcome {
+            Ok(Outcome::Ended(End::Suspended)) => Err(Stopped.into()),
+            outcome => outcome,
+        }
     };
     serving.instrument(span).await
 }
@@ -141,7 +158,8 @@ fn reason(end: &End) -> &'static str {
         End::Malformed => "the controller sent a malformed message",
         End::Refused => "its certificates demand monitors",
         End::SetupTimeout => "the controller did not start within 10 s",
-        End::Expired => "the controller's certificates ran out",
+        End::Expired => "the controller's certificates or its run time ran out",
+        End::Suspended => "the endpoint stops",
     }
 }
 
@@ -154,7 +172,8 @@ fn keepalive() -> TcpKeepalive {
 }
 
 /// Serves the controller of the configuration, as it is at each attempt, until told to stop.
-pub async fn forever(current: &Current, board: &Board, stop: &Stop) {
+pub async fn forever(current: &Current, surroundings: &Surroundings) {
+    let Surroundings { board, stop, .. } = surroundings;
     let mut pause = RETRY;
     while !stop.is_asked() {
         let mut changes = current.changes();
@@ -169,7 +188,7 @@ pub async fn forever(current: &Current, board: &Board, stop: &Stop) {
         match connected {
             Ok(stream) => {
                 let began = tokio::time::Instant::now();
-                match serve(stream, &loaded, board, stop).await {
+                match serve(stream, &loaded, surroundings).await {
                     Ok(Outcome::Ended(End::Yield { resume })) => {
                         hint = Duration::from_nanos(resume.saturating_sub(net::now()));
                     }
@@ -194,8 +213,8 @@ pub async fn forever(current: &Current, board: &Board, stop: &Stop) {
     }
 }
 
-async fn serve(stream: TcpStream, loaded: &Loaded, board: &Board, stop: &Stop) -> anyhow::Result<Outcome> {
-    session(stream, &loaded.client, loaded.settings()?, board, stop).await
+async fn serve(stream: TcpStream, loaded: &Loaded, surroundings: &Surroundings) -> anyhow::Result<Outcome> {
+    session(stream, &loaded.client, loaded.settings()?, surroundings).await
 }
 
 fn failed(board: &Board, error: &anyhow::Error) {

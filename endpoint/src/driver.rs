@@ -1,5 +1,5 @@
-//! Joins one session to the world: the control stream's two halves, the epoll of the measurement sockets and the timer,
-//! all in one task of a current-thread runtime. The decisions are made in [`crate::session`].
+//! Joins one session to the world: the control stream's two halves and the epoll of the measurement sockets, the timer and
+//! timed sends, all in one task of a current-thread runtime. The decisions are made in [`crate::session`].
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -7,17 +7,24 @@ use std::pin::pin;
 use std::time::Duration;
 
 use pktlab::vmem::extension;
-use pktlab::wire::{EncodeError, Encoded, MessageReader, MessageWriter, ReadError, Ticks, WriteError};
+use pktlab::wire::{EncodeError, Encoded, MessageReader, MessageWriter, ReadError, WriteError};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
-use crate::net::{self, Sockets};
-use crate::session::{End, Limits, Net, Output, Session, SessionConfig};
+use crate::account::Account;
+use crate::limits::{Ledger, StoreError, Usage};
+use crate::net::{self, CaptureOptions, Sockets};
+use crate::session::{End, Net, Output, Session, SessionConfig};
+use crate::status::{Running, SessionReport};
+use crate::steal::Connection;
+use crate::stop::Stop;
 use crate::sys;
 
-/// The timer wakes this long before a deadline, ns; the rest is spent polling, so that a send is punctual.
-const GUARD: Ticks = 150_000;
+/// Looks at the sockets before time may act although some are still ready: what arrived first is told first, and a busy
+/// socket cannot stop the clock.
+const LOOKS: u32 = 8;
 /// Outputs written together at most, and the payload bytes after which a batch is full.
 const BATCH: (usize, usize) = (64, 192 * 1024);
 /// How long a finished session may still write to a controller that reads slowly.
@@ -41,6 +48,8 @@ pub enum DriveError {
     Write(#[from] WriteError),
     #[error("cannot wait for sockets: {0}")]
     Sockets(#[from] std::io::Error),
+    #[error("what the session uses cannot be recorded: {0}")]
+    Account(#[from] StoreError),
 }
 
 struct Core {
@@ -52,7 +61,12 @@ impl Core {
     /// Puts the timer where the session wants it.
     fn arm(&mut self) -> std::io::Result<()> {
         let deadline = self.session.deadline();
-        self.sockets.set_timer(deadline.map(|time| time.saturating_sub(GUARD)))
+        self.sockets.set_timer(deadline)
+    }
+
+    /// Nothing is sent or received any more.
+    fn close(&mut self) {
+        self.session.close(&mut self.sockets);
     }
 }
 
@@ -64,21 +78,42 @@ struct Driver {
     drained: Notify,
 }
 
+/// What one session is given.
+#[derive(Debug)]
+pub struct Setup {
+    pub config: SessionConfig,
+    pub ledger: Ledger,
+    /// The connection to the controller, which is never withheld from the host.
+    pub control: Option<Connection>,
+}
+
+/// Those who follow a session while it runs.
+pub struct Attendance<'a> {
+    pub running: &'a Running,
+    pub stop: &'a Stop,
+    pub account: Option<Account>,
+}
+
+/// How often the session is charged to its account.
+const CHARGE: Duration = Duration::from_secs(1);
+
 /// Serves one controller whose TLS handshake just ended, until either side ends the session. Measurement sockets are made
 /// in the network namespace of the calling thread.
 pub async fn serve<R, W>(
     mut reader: MessageReader<R>,
     mut writer: MessageWriter<W>,
-    config: SessionConfig,
-    limits: Limits,
+    setup: Setup,
+    mut attendance: Attendance<'_>,
 ) -> Result<Outcome, DriveError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let sockets = Sockets::new()?;
+    let Setup { config, ledger, control } = setup;
+    let steal = config.steal.then(|| control.into_iter().collect());
+    let sockets = Sockets::new(CaptureOptions { ring: config.ring, steal })?;
     let watched = sys::watch_readable(sockets.epoll().try_clone_to_owned()?)?;
-    let mut core = Core { session: Session::new(config, limits, net::now()), sockets };
+    let mut core = Core { session: Session::new(config, ledger, net::now()), sockets };
     core.arm()?;
     let driver = Driver { core: RefCell::new(core), output: Notify::new(), drained: Notify::new() };
     let outcome = {
@@ -87,6 +122,7 @@ where
             tokio::select! {
                 outcome = driver.read(&mut reader) => outcome,
                 outcome = driver.measure(&watched) => outcome,
+                outcome = driver.attend(&mut attendance) => outcome,
             }
         };
         tokio::select! {
@@ -104,9 +140,11 @@ where
             }),
         }
     };
+    driver.core.borrow_mut().close();
+    let last = driver.last(&mut attendance).await;
     // Best effort: the controller may be gone already.
     let _ = tokio::time::timeout(Duration::from_secs(1), writer.shutdown()).await;
-    outcome
+    last.and(outcome)
 }
 
 impl Driver {
@@ -132,17 +170,24 @@ impl Driver {
     }
 
     async fn measure(&self, watched: &AsyncFd<OwnedFd>) -> Result<Outcome, DriveError> {
+        let mut overdue = 0;
         loop {
             let idle = {
                 let core = &mut *self.core.borrow_mut();
-                let ready = core.sockets.poll()?;
-                let due = core.session.deadline();
-                let now = core.sockets.now();
-                if due.is_some_and(|due| due <= now) {
-                    core.session.timer(&mut core.sockets);
+                let polled = core.sockets.poll()?;
+                for (id, outcome) in if polled.made { core.sockets.made() } else { Vec::new() } {
+                    core.session.made(id, outcome, &mut core.sockets);
                 }
-                for (id, interest) in &ready.sockets {
-                    core.session.ready(*id, *interest, &mut core.sockets);
+                for (id, ready) in &polled.sockets {
+                    core.session.ready(*id, *ready, &mut core.sockets);
+                }
+                let now = core.sockets.now();
+                if core.session.deadline().is_some_and(|due| due <= now) {
+                    overdue += 1;
+                    if polled.sockets.is_empty() || overdue >= LOOKS {
+                        overdue = 0;
+                        core.session.timer(&mut core.sockets);
+                    }
                 }
                 if let Some(end) = core.session.ended() {
                     self.output.notify_one();
@@ -151,11 +196,8 @@ impl Driver {
                 if core.session.queued() > 0 {
                     self.output.notify_one();
                 }
-                let near = core.session.deadline().is_some_and(|due| due.saturating_sub(now) <= GUARD);
-                if !near {
-                    core.arm()?;
-                }
-                ready.sockets.is_empty() && !ready.timer && !near
+                core.arm()?;
+                polled.is_empty() && overdue == 0
             };
             if idle {
                 let mut guard = watched.readable().await?;
@@ -167,6 +209,48 @@ impl Driver {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Reports, charges, and ends the session when the endpoint has to stop.
+    async fn attend(&self, attendance: &mut Attendance<'_>) -> Result<Outcome, DriveError> {
+        let Attendance { running, stop, account } = attendance;
+        let mut second = tokio::time::interval(CHARGE);
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = second.tick(), if account.is_some() => {
+                    let used = self.used();
+                    if let Some(account) = account {
+                        account.charge(used).await?;
+                    }
+                }
+                () = running.wanted() => running.report(self.report()),
+                () = stop.due() => {
+                    let core = &mut *self.core.borrow_mut();
+                    core.session.suspend(&mut core.sockets);
+                    self.output.notify_one();
+                    return Ok(Outcome::Ended(End::Suspended));
+                }
+            }
+        }
+    }
+
+    /// The last report and the last charge.
+    async fn last(&self, attendance: &mut Attendance<'_>) -> Result<(), DriveError> {
+        attendance.running.report(self.report());
+        let used = self.used();
+        if let Some(account) = &mut attendance.account {
+            account.charge(used).await?;
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> SessionReport {
+        self.core.borrow().session.report(net::now())
+    }
+
+    fn used(&self) -> Usage {
+        self.core.borrow().session.ledger().used(net::now())
     }
 
     async fn write<W: AsyncWrite + Unpin>(&self, writer: &mut MessageWriter<W>) -> Result<(), DriveError> {
@@ -200,6 +284,6 @@ impl Driver {
 fn encode(output: &Output) -> Result<Encoded, EncodeError> {
     match output {
         Output::Message(message) => message.encode(),
-        Output::NErr(error) => error.encode(),
+        Output::Extension(note) => note.encode(),
     }
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use pktendpt::config::{Config, status_socket};
+use pktendpt::dial::Surroundings;
 use pktendpt::service::{self, Loaded, Source};
 use pktendpt::status::{self, Board};
 use pktendpt::stop::Stop;
@@ -111,11 +112,13 @@ fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(control) = control {
         let client = dial::credentials(&config)?;
         let settings = config.session(&resolv_conf)?;
+        let store = config.store()?;
         return with_runtime(async {
             let stream = std::net::TcpStream::from(control);
             stream.set_nonblocking(true).context("--control-fd is no socket")?;
             let stream = TcpStream::from_std(stream)?;
-            dial::session(stream, &client, settings, &Board::new(), &Stop::never()).await?;
+            let surroundings = Surroundings { board: Board::new(), stop: Stop::never(), store };
+            dial::session(stream, &client, settings, &surroundings).await?;
             Ok(())
         })?;
     }

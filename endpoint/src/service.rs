@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::{Config, Protocol};
-use crate::dial;
+use crate::dial::{self, Surroundings};
 use crate::session::SessionConfig;
 use crate::status::{Board, Server, Status};
 use crate::stop::Stopper;
@@ -106,6 +106,7 @@ pub async fn run(source: Source, loaded: Loaded) -> anyhow::Result<()> {
         None => None,
     };
     let (stopper, stop) = Stopper::new();
+    let store = loaded.config.store()?;
     let current = Arc::new(Current::new(loaded));
     let signals = Signals::new()?;
     // Tasks of their own, so that a busy session does not poll them at every packet.
@@ -122,8 +123,9 @@ pub async fn run(source: Source, loaded: Loaded) -> anyhow::Result<()> {
     let watchdog = tokio::spawn(watchdog());
     notify(&[NotifyState::Ready]);
     let supervising = tokio::spawn(signals.supervise(source, current.clone(), board.clone(), stopper));
+    let surroundings = Surroundings { board, stop, store };
     let outcome = tokio::select! {
-        () = dial::forever(&current, &board, &stop) => Ok(()),
+        () = dial::forever(&current, &surroundings) => Ok(()),
         _ = supervising => Err(Impatient.into()),
     };
     for task in [answering, telling, watchdog] {

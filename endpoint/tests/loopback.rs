@@ -91,7 +91,7 @@ async fn failed_connects_tell_their_number() {
     while peer.state(1).await == SocketState::Opening {}
     assert_eq!(peer.state(1).await, SocketState::Refused);
     assert!(peer.notes.is_empty(), "silent without the extension");
-    assert_eq!(&peer.read(extension::CELL, 12).await[..], b"PLX1\0\0\0\x05\0\0\0\0");
+    assert_eq!(&peer.read(extension::CELL, 12).await[..], b"PLX1\0\0\0\x7f\0\0\0\0");
     peer.enable(extension::NERR).await;
     peer.ok(open_tcp(2, 0, free)).await;
     let error = peer.nerr().await;
@@ -231,7 +231,7 @@ async fn yield_is_answered_and_closes() {
 }
 
 #[tokio::test]
-async fn chains_with_limits_that_cannot_be_kept_are_refused() {
+async fn limits_of_a_chain_hold() {
     let mut credentials = credentials();
     let experimenter = PrivateKey::generate().unwrap();
     let mut issue = Issue::new(CertType::ExpPriv);
@@ -240,7 +240,14 @@ async fn chains_with_limits_that_cannot_be_kept_are_refused() {
     let pubcmd =
         Issue::new(CertType::PubCmd).sign(&experimenter, &credentials.controller_key.public_key()).unwrap();
     credentials.controller_chain = vec![pubcmd, exppriv];
-    let peer = meet(credentials, config(MIB)).await;
-    let error = peer.served.await.unwrap().expect_err("refused");
-    assert!(format!("{error:#}").contains("max_send_byte"), "{error:#}");
+    let target = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = target.local_addr().unwrap();
+    let mut peer = meet(credentials, config(MIB)).await;
+    peer.ok(Message::Start).await;
+    peer.ok(open_udp(1, MIB, "127.0.0.1:0".parse().unwrap())).await;
+    assert_eq!(peer.errid(send_to(1, to, 0, 0, &[0; 6])).await, ErrId::ESKTPKTDENY);
+    peer.ok(send_to(1, to, 0, 1, &[0; 3])).await;
+    assert_eq!(peer.errid(send_to(1, to, 0, 0, &[0; 3])).await, ErrId::ESKTPKTDENY);
+    peer.ok(send_to(1, to, 0, 2, &[0; 2])).await;
+    assert_eq!(peer.errid(send_to(1, to, 0, 0, &[0; 1])).await, ErrId::ESKTPKTDENY);
 }

@@ -75,6 +75,8 @@ pub mod socket {
     pub const DROP_BYTES: u32 = 0x50;
     /// Dropped or truncated datagrams, u32 saturating.
     pub const DROP_UNITS: u32 = 0x54;
+    /// Packets on which the capture filter failed, u32 saturating; not in the reference, which reads 0.
+    pub const FILTER_FAULTS: u32 = 0x58;
     /// Last send error, i8, values of [`super::send_error`], writable.
     pub const NSENDERR: u32 = 0x60;
     /// Tag of the failing NSEND, u16, writable.

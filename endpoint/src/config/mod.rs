@@ -15,6 +15,7 @@ use pktlab::cert;
 use pktlab::vmem::extension;
 use serde::Deserialize;
 
+use crate::limits::Store;
 use crate::net;
 use crate::policy::{Policy, Rules};
 use crate::session::SessionConfig;
@@ -23,7 +24,13 @@ pub use host::{Interface, interfaces, raw_permitted};
 pub use values::{Allowed, Burst, Network, Span};
 
 /// Extension bits this endpoint knows.
-pub const EXTENSIONS: u32 = extension::BATCHED_RECORDS | extension::NERR;
+pub const EXTENSIONS: u32 = extension::BATCHED_RECORDS
+    | extension::NOPT
+    | extension::NERR
+    | extension::LISTEN
+    | extension::IPV6
+    | extension::NWAIT
+    | extension::STAMPS;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -297,6 +304,12 @@ impl Config {
         })
     }
 
+    /// Opens the place where the use of limits is remembered; `None`: it is not.
+    pub fn store(&self) -> anyhow::Result<Option<Store>> {
+        let Some(folder) = self.state.directory()? else { return Ok(None) };
+        Store::open(&folder.join("limits.redb")).map(Some)
+    }
+
     /// The exported resolvers.
     pub fn resolvers(&self, resolv_conf: &Path) -> Vec<IpAddr> {
         match &self.endpoint.resolvers {
@@ -364,7 +377,7 @@ mod tests {
         let session = config.session(Path::new("/nonexistent")).expect("addresses");
         assert!(session.tcp && session.udp);
         assert_eq!(session.buf_max, 8 << 20);
-        assert_eq!(session.extensions, 0b101);
+        assert_eq!(session.extensions, EXTENSIONS);
         assert!(session.resolvers.is_empty());
         assert!(!session.raw && !session.steal);
         assert_eq!(session.ring, 1 << 20);

@@ -212,6 +212,11 @@ impl Ledger {
         fits
     }
 
+    /// What is left of the totals. The run time is that of the session's start; see [`Ledger::end`].
+    pub fn left(&self) -> Remaining {
+        self.granted.less(&self.used)
+    }
+
     /// What the session used from its start until `now`. Reservations count when they are settled.
     pub fn used(&self, now: Ticks) -> Usage {
         Usage { run_time: now.saturating_sub(self.start), ..self.used }

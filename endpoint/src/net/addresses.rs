@@ -90,6 +90,12 @@ fn interfaces() -> anyhow::Result<Vec<Own>> {
         .collect())
 }
 
+/// Index of the interface that owns `address`.
+pub fn interface_of(address: IpAddr) -> Option<u32> {
+    let own = interfaces().ok()?.into_iter().find(|own| own.address == address)?;
+    nix::net::if_::if_nametoindex(own.interface.as_str()).ok()
+}
+
 /// Link-local addresses need a scope, which the protocol cannot carry.
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())

@@ -1,29 +1,161 @@
-//! NCAP: checks and the filter in force (spec `endpoint.md` §5.5, `raw.md` §4).
+//! NCAP: checks, the filter in force, and what it captures (spec `endpoint.md` §5.5, `raw.md` §4).
 
-use pktlab::vmem::SocketState;
-use pktlab::wire::{ErrId, NCap};
+use pktlab::program::Program;
+use pktlab::vmem::{SocketState, extension, mask};
+use pktlab::wire::{ErrId, ExtNote, Family, Message, NCap, NData, NDatx, Proto, SocketId, Ticks};
 
 use super::Session;
+use super::net::Net;
+use super::output::{Output, Share};
 use super::request::matches;
+use super::slot::CAPTURE_DELAY;
+use crate::filter::Filter;
 
-/// Longest NCAP program, bytes.
+/// Longest NCAP program, encoded bytes.
 const FILTER_MAX: usize = 65_536;
+/// Accounting bytes of a captured packet beside its payload (spec `endpoint.md` §7).
+const NDATA_RAW: u64 = 124;
+/// Packets taken before another socket has its turn.
+const TURN: usize = 64;
 
 impl Session {
-    /// Captures exist for raw sockets only, which this endpoint cannot open; a stream or datagram socket is left alone.
-    pub(super) fn capture(&mut self, capture: &NCap) {
-        let errid = match &self.slots[usize::from(capture.socket)] {
-            Some(slot) if matches!(slot.state, SocketState::Opening | SocketState::Open) => {
-                if !matches(slot, capture.family, capture.proto) {
-                    ErrId::ESKTNOMATCH
-                } else if capture.filter.len() > FILTER_MAX {
-                    ErrId::ESKTBADFILT
-                } else {
-                    ErrId::EUNKFAULT
-                }
-            }
-            _ => ErrId::ESKTNOTOPEN,
-        };
+    pub(super) fn capture(&mut self, capture: &NCap, net: &mut impl Net) {
+        let errid = self.try_capture(capture, net).err().unwrap_or(ErrId::SUCCESS);
         self.result(errid);
+        self.watch(capture.socket, net);
+    }
+
+    fn try_capture(&mut self, capture: &NCap, net: &mut impl Net) -> Result<(), ErrId> {
+        let id = capture.socket;
+        let slot = self.slots[usize::from(id)].as_mut().ok_or(ErrId::ESKTNOTOPEN)?;
+        if !matches!(slot.state, SocketState::Opening | SocketState::Open) {
+            return Err(ErrId::ESKTNOTOPEN);
+        }
+        if !matches(slot, capture.family, capture.proto) {
+            return Err(ErrId::ESKTNOMATCH);
+        }
+        if capture.filter.len() > FILTER_MAX {
+            return Err(ErrId::ESKTBADFILT);
+        }
+        // A filter on a stream or datagram socket has no meaning; the socket is left alone.
+        if slot.proto != Proto::Raw {
+            return Err(ErrId::EUNKFAULT);
+        }
+        // A capture that runs goes on when the new program is refused.
+        let program = Program::decode(capture.filter.clone()).map_err(|_| ErrId::ESKTBADFILT)?;
+        let filter = Filter::load(&program).map_err(|refused| {
+            tracing::debug!("socket {id}: filter refused: {refused}");
+            ErrId::ESKTBADFILT
+        })?;
+        slot.capture = None;
+        let begun = capture.end > net.now();
+        if let Err(errno) = net.capture(id, begun.then_some(&filter), capture.end) {
+            tracing::warn!("socket {id}: cannot capture: {errno}");
+            self.break_socket(id, SocketState::UnkFault, net);
+            self.drop_queue(id, net);
+            return Err(ErrId::EUNKFAULT);
+        }
+        slot_capture(self, id, begun.then_some(capture.end));
+        Ok(())
+    }
+
+    /// Ends a capture whose time is over, with what arrived in time.
+    pub(super) fn end_capture(&mut self, id: SocketId, now: Ticks, net: &mut impl Net) {
+        let over =
+            |slot: &super::Slot| slot.capture.is_some_and(|end| now >= end.saturating_add(CAPTURE_DELAY));
+        if !self.slots[usize::from(id)].as_deref().is_some_and(over) {
+            return;
+        }
+        self.receive_packets(id, net);
+        // Stopping can fail only where nothing is captured any more.
+        let _ = net.capture(id, None, 0);
+        slot_capture(self, id, None);
+    }
+
+    /// Whether any socket captures: packets may then rest in the kernel for a while.
+    pub(super) fn captures(&self) -> bool {
+        self.slots.iter().flatten().any(|slot| slot.capture.is_some())
+    }
+
+    pub(super) fn receive_packets(&mut self, id: SocketId, net: &mut impl Net) {
+        for _ in 0..TURN {
+            let Ok(packet) = net.receive_packet(id) else { break };
+            let buf_room = self.buf_room();
+            let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
+            if slot.capture.is_none_or(|end| packet.time > end) {
+                continue;
+            }
+            let room = slot.room().min(buf_room.saturating_sub(NDATA_RAW));
+            let mut data = packet.data;
+            let truncated = data.len() as u64 > room;
+            if room == 0 || !self.ledger.receive((data.len() as u64).min(room)) {
+                self.count_drop(id, 1, data.len());
+                continue;
+            }
+            let (family, owner) = (slot.family, Some((id, slot.generation)));
+            if truncated {
+                self.count_drop(id, 1, data.len() - room as usize);
+                data.truncate(room as usize);
+            }
+            let payload = data.len() as u64;
+            let share = Share { cost: NDATA_RAW + payload, payload, owner };
+            let output = if self.enabled & extension::STAMPS != 0 {
+                Output::Extension(ExtNote::NDatx(NDatx {
+                    socket: id,
+                    family,
+                    proto: Proto::Raw,
+                    time: packet.time,
+                    kernel_time: true,
+                    ttl: None,
+                    tos: None,
+                    truncated,
+                    local: None,
+                    remote: None,
+                    data,
+                }))
+            } else {
+                let family = family.octet();
+                let message =
+                    NData { socket: id, family, proto: Proto::Raw, time: packet.time, remote: None, data };
+                Output::Message(Message::NData(message))
+            };
+            self.notify(id, mask::NDATA, output, share);
+        }
+        self.count_losses(id, net);
+    }
+
+    /// Adds what the kernel and the filter lost to the counters of a raw socket.
+    pub(super) fn count_losses(&mut self, id: SocketId, net: &mut impl Net) {
+        let Some(slot) = self.slots[usize::from(id)].as_mut().filter(|slot| slot.capture.is_some()) else {
+            return;
+        };
+        let losses = net.losses(id);
+        if losses.faults > 0 && slot.filter_faults == 0 {
+            tracing::info!("socket {id}: the filter failed on a packet, which was not delivered");
+        }
+        slot.filter_faults = slot.filter_faults.saturating_add(losses.faults);
+        self.totals.filter_faults += u64::from(losses.faults);
+        self.count_drop(id, losses.kernel, 0);
+    }
+}
+
+fn slot_capture(session: &mut Session, id: SocketId, end: Option<Ticks>) {
+    if let Some(slot) = session.slots[usize::from(id)].as_mut() {
+        slot.capture = end;
+    }
+}
+
+/// The destination of a raw packet, and whether its shape and source are in order (spec `raw.md` §3).
+pub(super) fn inspect(data: &[u8], family: Family) -> Option<(std::net::IpAddr, std::net::IpAddr)> {
+    match family {
+        Family::V4 if data.len() >= 20 && data[0] >> 4 == 4 => {
+            let octets = |at: usize| <[u8; 4]>::try_from(&data[at..at + 4]).ok();
+            Some((octets(12)?.into(), octets(16)?.into()))
+        }
+        Family::V6 if data.len() >= 40 && data[0] >> 4 == 6 => {
+            let octets = |at: usize| <[u8; 16]>::try_from(&data[at..at + 16]).ok();
+            Some((octets(8)?.into(), octets(24)?.into()))
+        }
+        _ => None,
     }
 }

@@ -1,11 +1,14 @@
 //! Sockets that break: error mapping and what the controller is told (spec `endpoint.md` §8).
 
 use pktlab::vmem::{SocketState, extension, mask, send_error};
-use pktlab::wire::{ErrId, Message, NErr, NStat, Proto, SocketId, StatEvent};
+use pktlab::wire::{ExtNote, Message, NErr, NStat, SocketId, StatEvent};
 
 use super::Session;
-use super::net::{Errno, Net};
-use super::output::{Output, Share};
+use super::net::{Errno, Net, Reported};
+use super::output::{HELD_COST, Left, Output, Share};
+
+/// Reported errors passed on before another socket has its turn.
+const TURN: usize = 32;
 
 impl Session {
     /// The queue of a failed connect is kept and never sent (spec §8).
@@ -17,25 +20,56 @@ impl Session {
             Errno::HOSTUNREACH => SocketState::Unreach,
             _ => SocketState::UnkFault,
         };
-        let (family, remote) = (slot.family.octet(), slot.remote);
+        let remote = slot.remote;
         net.close(id);
-        if self.enabled & extension::NERR != 0 {
-            let error = NErr {
-                socket: id,
-                family,
-                proto: Proto::Tcp.octet(),
-                time: net.now(),
-                errno: u16::try_from(errno.raw_os_error()).unwrap_or(0),
-                origin: 0,
-                icmp_type: 0,
-                icmp_code: 0,
-                info: 0,
-                offender: None,
-                remote,
-                data: bytes::Bytes::new(),
-            };
-            self.notify(id, mask::NSTAT, Output::NErr(error), Share::default());
+        let failed = Reported {
+            errno: u16::try_from(errno.raw_os_error()).unwrap_or(0),
+            origin: 0,
+            icmp_type: 0,
+            icmp_code: 0,
+            info: 0,
+            offender: None,
+            remote,
+            time: net.now(),
+            data: bytes::Bytes::new(),
+        };
+        self.report_error(id, failed, Share::default());
+    }
+
+    /// Passes on what the network reported about datagrams of a UDP socket.
+    pub(super) fn receive_errors(&mut self, id: SocketId, net: &mut impl Net) {
+        for _ in 0..TURN {
+            let Some(reported) = net.reported(id) else { return };
+            let cost = HELD_COST + reported.data.len() as u64;
+            // A network that sends more errors than the budget holds is not worth the memory.
+            if cost <= self.buf_room() {
+                self.report_error(id, reported, Share { cost, ..Share::default() });
+            }
         }
+    }
+
+    fn report_error(&mut self, id: SocketId, reported: Reported, share: Share) {
+        let Some(slot) = &self.slots[usize::from(id)] else { return };
+        if self.enabled & extension::NERR == 0 {
+            return;
+        }
+        let Reported { errno, origin, icmp_type, icmp_code, info, offender, remote, time, data } = reported;
+        let (family, proto) = (slot.family.octet(), slot.proto.octet());
+        let error = NErr {
+            socket: id,
+            family,
+            proto,
+            time,
+            errno,
+            origin,
+            icmp_type,
+            icmp_code,
+            info,
+            offender,
+            remote,
+            data,
+        };
+        self.notify(id, mask::NSTAT, Output::Extension(ExtNote::NErr(error)), share);
     }
 
     /// A read (`failing` is `None`) or the write of an NSEND with tag `failing` broke the socket.
@@ -48,23 +82,58 @@ impl Session {
             }
             _ => (SocketState::UnkFault, NStat::UNKNOWN, send_error::OTHER),
         };
-        let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
-        slot.state = state;
-        if let Some(tag) = failing {
+        self.break_socket(id, state, net);
+        if let (Some(slot), Some(tag)) = (self.slots[usize::from(id)].as_mut(), failing) {
             slot.send_error = error;
             slot.send_error_tag = tag;
         }
-        net.close(id);
         self.stat(id, StatEvent::Code(code), net);
         self.drop_queue(id, net);
     }
 
+    /// The operating system refused the raw packet at the head of the queue: a bad one falls alone.
+    pub(super) fn packet_fault(&mut self, id: SocketId, errno: Errno, net: &mut impl Net) {
+        let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
+        let Some(head) = slot.tx.front() else { return };
+        slot.send_error_tag = head.tag;
+        match errno {
+            Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::MSGSIZE => {
+                slot.send_error = send_error::BAD_PACKET;
+                let (tag, cost) = (head.tag, head.cost);
+                slot.tx.pop_front();
+                self.buf_used -= cost;
+                self.totals.unsent += 1;
+                self.tag(id, tag, Left::unsent(net.now()));
+            }
+            _ => {
+                slot.send_error = match errno {
+                    Errno::NOBUFS | Errno::NOMEM => send_error::NO_RESOURCES,
+                    _ => send_error::OTHER,
+                };
+                self.break_socket(id, SocketState::UnkFault, net);
+                self.drop_queue(id, net);
+            }
+        }
+    }
+
+    /// Enters a state that only NCLOSE leaves.
+    pub(super) fn break_socket(&mut self, id: SocketId, state: SocketState, net: &mut impl Net) {
+        self.recall(id, net);
+        let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
+        slot.state = state;
+        slot.capture = None;
+        net.close(id);
+    }
+
     /// Discards every NSEND that still waits, telling those that asked.
     pub(super) fn drop_queue(&mut self, id: SocketId, net: &mut impl Net) {
+        self.recall(id, net);
         let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
+        slot.not_before = None;
         for pending in std::mem::take(&mut slot.tx) {
             self.buf_used -= pending.cost;
-            self.tag(id, pending.tag, ErrId::EPKTNOTSENT, net);
+            self.totals.unsent += 1;
+            self.tag(id, pending.tag, Left::unsent(net.now()));
         }
     }
 

@@ -11,6 +11,10 @@ use super::Session;
 use super::net::Net;
 use super::slot::Slot;
 
+/// What the operating system does to the fields of a raw IPv4 header: total length and checksum are always written,
+/// identification and source address when they are zero (spec `raw.md` §3).
+const IP4HDRMOD: [u8; 12] = [0, 0, 0, 1, 2, 0, 0, 0, 0, 1, 2, 0];
+
 /// The bytes of one request, seen as a window on the address space.
 struct Window {
     start: u32,
@@ -53,6 +57,13 @@ impl Session {
         window.bytes.into()
     }
 
+    /// Brings counters up to date that a read is about to show.
+    pub(super) fn refresh(&mut self, addr: u32, len: u16, net: &mut impl Net) {
+        for id in blocks(addr, usize::from(len)) {
+            self.count_losses(id, net);
+        }
+    }
+
     fn read_system(&self, window: &mut Window, now: Ticks) {
         let config = &self.config;
         let v4 = config.addresses.iter().filter(|(address, _)| address.is_ipv4()).take(system::ADDRESSES);
@@ -77,6 +88,9 @@ impl Session {
         if config.udp {
             protocols |= system::TRANS_UDP;
         }
+        if config.raw {
+            protocols |= system::TRANS_RAW;
+        }
         window.put(system::TRANSSUP, &protocols.to_be_bytes());
         window.put(system::BUFMAX_COPY, &config.buf_max.to_be_bytes());
         window.put(system::BUFMAX, &config.buf_max.to_be_bytes());
@@ -95,6 +109,8 @@ impl Session {
         }
         window.put(system::IP4DNSNO, &[v4]);
         window.put(system::IP6DNSNO, &[v6]);
+        // Packets over IPv6 go out as they are, so the cells of IP6HDRMOD are zero.
+        window.put(system::IP4HDRMOD, &IP4HDRMOD);
         let host = config.host_id.as_bytes();
         window.put(system::HOSTID, &host[..host.len().min(system::HOSTID_LEN - 1)]);
         window.put(extension::CELL, &extension::MAGIC);
@@ -188,6 +204,7 @@ fn block(slot: &Slot) -> [u8; cell::BLOCK as usize] {
     put(cell::RBUFUSED, &u32::try_from(slot.rbufused).unwrap_or(u32::MAX).to_be_bytes());
     put(cell::DROP_BYTES, &slot.drop_bytes.to_be_bytes());
     put(cell::DROP_UNITS, &slot.drop_units.to_be_bytes());
+    put(cell::FILTER_FAULTS, &slot.filter_faults.to_be_bytes());
     put(cell::NSENDERR, &slot.send_error.to_be_bytes());
     put(cell::NSENDERRTAG, &slot.send_error_tag.to_be_bytes());
     put(cell::NOTIFMASK, &slot.mask.to_be_bytes());

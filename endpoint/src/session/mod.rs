@@ -1,25 +1,27 @@
 //! One controller session as a state machine without I/O and without a clock (spec `endpoint.md`).
 //!
-//! Inputs: [`Session::request`], [`Session::ready`], [`Session::timer`], [`Session::sent`]. Outputs: the FIFO
-//! ([`Session::take_batch`]), readiness wishes (through [`Net::watch`]), [`Session::deadline`] and [`Session::ended`].
+//! Inputs: [`Session::request`], [`Session::ready`], [`Session::made`], [`Session::timer`], [`Session::sent`]. Outputs: the
+//! FIFO ([`Session::take_batch`]), readiness wishes (through [`Net::watch`]), [`Session::deadline`] and [`Session::ended`].
 //!
 //! | file | job |
 //! |---|---|
-//! | `request`, `send`, `capture` | what each request does |
+//! | `request`, `send`, `capture`, `extension` | what each request does |
 //! | `ready` | what the readiness of a socket leads to |
 //! | `receive`, `transmit`, `fault` | from the sockets, to the sockets, sockets that break |
 //! | `memory` | MREAD and MWRITE |
 //! | `output` | the FIFO, held notifications, budgets |
-//! | `slot`, `limits`, `net` | one socket, certificate limits, the outside world |
+//! | `report` | what the operator sees |
+//! | `slot`, `net` | one socket, the outside world |
 
 mod capture;
+mod extension;
 mod fault;
-mod limits;
 mod memory;
 mod net;
 mod output;
 mod ready;
 mod receive;
+mod report;
 mod request;
 mod send;
 mod slot;
@@ -27,19 +29,23 @@ mod slot;
 mod tests;
 mod transmit;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use pktlab::cert::Burst;
-use pktlab::wire::{ErrId, Frame, SocketId, Ticks};
+use pktlab::wire::{ErrId, Frame, Message, SocketId, Ticks};
 
-pub use limits::Limits;
-pub use net::{Connecting, Datagram, Errno, Interest, Net, OpenFault};
+pub use net::{
+    Accepted, Connecting, Datagram, Errno, Interest, Losses, Net, OpenFault, Packet, Ready, Reported, Sent,
+    Timed,
+};
 pub use output::{FIFO_FULL, Output};
 
+use crate::limits::Ledger;
 use crate::policy::Policy;
 
 use output::{Queued, Share};
+use report::Totals;
 use slot::Slot;
 
 /// START must have succeeded this long after the TLS handshake, ns (spec §2).
@@ -83,6 +89,8 @@ pub enum End {
     SetupTimeout,
     /// The controller's certificates run out.
     Expired,
+    /// The endpoint needs itself for something else.
+    Suspended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +104,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
-    limits: Limits,
+    ledger: Ledger,
     phase: Phase,
     slots: Vec<Option<Box<Slot>>>,
     /// NOPENs still allowed.
@@ -107,15 +115,19 @@ pub struct Session {
     fifo: VecDeque<Queued>,
     in_flight: Vec<Share>,
     enabled: u32,
+    /// Tokens of pending NWAITs by time and order.
+    waits: BTreeMap<(Ticks, u64), u32>,
+    wait_count: u64,
+    totals: Totals,
 }
 
 impl Session {
     /// A session whose TLS handshake ended `now`.
-    pub fn new(config: SessionConfig, limits: Limits, now: Ticks) -> Self {
+    pub fn new(config: SessionConfig, ledger: Ledger, now: Ticks) -> Self {
         Self {
-            opens_left: limits.sockets,
+            opens_left: ledger.sockets(),
             config,
-            limits,
+            ledger,
             phase: Phase::Setup { until: now.saturating_add(SETUP_TIME) },
             slots: std::iter::repeat_with(|| None).take(256).collect(),
             openings: 0,
@@ -123,6 +135,9 @@ impl Session {
             fifo: VecDeque::new(),
             in_flight: Vec::new(),
             enabled: 0,
+            waits: BTreeMap::new(),
+            wait_count: 0,
+            totals: Totals::default(),
         }
     }
 
@@ -160,14 +175,14 @@ impl Session {
     /// When [`Session::timer`] wants to be called next.
     pub fn deadline(&self) -> Option<Ticks> {
         // The last moment itself is still valid.
-        let expiry = self.limits.end.saturating_add(1);
+        let expiry = self.ledger.end().saturating_add(1);
         let phase = match self.phase {
             Phase::Setup { until } => until.min(expiry),
             Phase::Run => expiry,
             Phase::Over(_) => return None,
         };
         let sockets = self.slots.iter().flatten().filter_map(|slot| slot.deadline()).min();
-        let next = sockets.map_or(phase, |next| next.min(phase));
+        let next = [sockets, self.wait_deadline()].into_iter().flatten().fold(phase, Ticks::min);
         (next != Ticks::MAX).then_some(next)
     }
 
@@ -176,7 +191,7 @@ impl Session {
         let now = net.now();
         match self.phase {
             Phase::Over(_) => return,
-            _ if now > self.limits.end => return self.end(End::Expired, net),
+            _ if now > self.ledger.end() => return self.end(End::Expired, net),
             Phase::Setup { until } if now >= until => return self.end(End::SetupTimeout, net),
             _ => {}
         }
@@ -186,18 +201,52 @@ impl Session {
                 .and_then(|slot| slot.deadline())
                 .is_some_and(|due| due <= now)
             {
+                self.end_capture(id, now, net);
                 self.transmit(id, net);
                 self.watch(id, net);
             }
+        }
+        self.end_waits(net);
+    }
+
+    /// Ends the session with SUSPD: the endpoint has something more important to do.
+    pub fn suspend(&mut self, net: &mut impl Net) {
+        if self.ended().is_none() {
+            self.answer(Message::Suspd);
+            self.end(End::Suspended, net);
+        }
+    }
+
+    /// What the session may still do and has done.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Counts datagrams that arrived at a socket and lost `bytes` together.
+    fn count_drop(&mut self, id: SocketId, units: u32, bytes: usize) {
+        self.totals.dropped.packets += u64::from(units);
+        self.totals.dropped.bytes += bytes as u64;
+        if let Some(slot) = self.slots[usize::from(id)].as_mut() {
+            slot.count_drop(units, bytes);
         }
     }
 
     fn end(&mut self, end: End, net: &mut impl Net) {
         self.phase = Phase::Over(end);
+        self.close(net);
+    }
+
+    /// Closes all sockets. What is queued for the controller stays.
+    pub fn close(&mut self, net: &mut impl Net) {
         for id in 0..=SocketId::MAX {
-            if self.slots[usize::from(id)].take().is_some() {
-                net.close(id);
+            // Their notifications are lost, their bytes count.
+            self.recall(id, net);
+            let Some(slot) = self.slots[usize::from(id)].take() else { continue };
+            self.totals.unsent += slot.tx.len() as u64;
+            for waiting in slot.listener.iter().flatten() {
+                net.refuse(waiting.handle);
             }
+            net.close(id);
         }
     }
 

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use pktlab::vmem::mask;
-use pktlab::wire::{ErrId, Message, NErr, NTag, Outcome, SocketId};
+use pktlab::vmem::{extension, mask};
+use pktlab::wire::{ErrId, ExtNote, Message, NTag, NTagx, Outcome, Proto, SocketId, Ticks};
 
 use super::Session;
 use super::net::Net;
@@ -18,8 +18,8 @@ pub const FIFO_FULL: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     Message(Message),
-    /// Extension bit 2.
-    NErr(NErr),
+    /// Only while its extension is enabled.
+    Extension(ExtNote),
 }
 
 /// An output with the budget it occupies until it is sent.
@@ -40,6 +40,21 @@ pub struct Share {
     pub payload: u64,
     /// The opening the payload is charged to.
     pub owner: Option<(SocketId, u64)>,
+}
+
+/// How and when an NSEND left its queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Left {
+    pub errid: ErrId,
+    pub time: Ticks,
+    /// `time` is the kernel's transmit stamp.
+    pub kernel_time: bool,
+}
+
+impl Left {
+    pub fn unsent(time: Ticks) -> Self {
+        Self { errid: ErrId::EPKTNOTSENT, time, kernel_time: false }
+    }
 }
 
 impl Session {
@@ -109,12 +124,19 @@ impl Session {
         }
     }
 
-    /// Queues the NTAG of an NSEND that left its queue, when it is wanted.
-    pub(super) fn tag(&mut self, id: SocketId, tag: u16, errid: ErrId, net: &mut impl Net) {
-        if tag != 0 {
-            let output = Output::Message(Message::NTag(NTag { socket: id, tag, time: net.now(), errid }));
-            self.notify(id, mask::NTAG, output, Share::default());
+    /// Queues the NTAG of an NSEND that left its queue at `time`, when it is wanted.
+    pub(super) fn tag(&mut self, id: SocketId, tag: u16, left: Left) {
+        let Some(slot) = &self.slots[usize::from(id)] else { return };
+        if tag == 0 {
+            return;
         }
+        let Left { errid, time, kernel_time } = left;
+        let output = if self.enabled & extension::STAMPS != 0 && slot.proto != Proto::Tcp {
+            Output::Extension(ExtNote::NTagx(NTagx { socket: id, tag, time, kernel_time, errid }))
+        } else {
+            Output::Message(Message::NTag(NTag { socket: id, tag, time, errid }))
+        };
+        self.notify(id, mask::NTAG, output, Share::default());
     }
 
     /// Moves what a new mask no longer holds to the FIFO, kind by kind.
@@ -137,7 +159,8 @@ fn payload_len(output: &Output) -> usize {
     match output {
         Output::Message(Message::NData(data)) => data.data.len(),
         Output::Message(Message::MData { data, .. }) => data.len(),
-        Output::NErr(error) => error.data.len(),
-        Output::Message(_) => 0,
+        Output::Extension(ExtNote::NDatx(data)) => data.data.len(),
+        Output::Extension(ExtNote::NErr(error)) => error.data.len(),
+        Output::Message(_) | Output::Extension(_) => 0,
     }
 }

@@ -3,12 +3,12 @@
 use pktlab::vmem::SocketState;
 use pktlab::wire::{Proto, SocketId, StatEvent};
 
-use super::net::{Interest, Net};
+use super::net::{Interest, Net, Ready};
 use super::{Phase, Session};
 
 impl Session {
-    /// A watched socket became ready. Errors count as both.
-    pub fn ready(&mut self, id: SocketId, ready: Interest, net: &mut impl Net) {
+    /// A watched socket became ready.
+    pub fn ready(&mut self, id: SocketId, ready: Ready, net: &mut impl Net) {
         let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
         if slot.state == SocketState::Opening {
             if ready.write || ready.read {
@@ -19,10 +19,16 @@ impl Session {
             if ready.write {
                 slot.blocked = false;
             }
+            let (proto, listens) = (slot.proto, slot.listener.is_some());
+            if ready.error && proto != Proto::Tcp {
+                self.receive_errors(id, net);
+            }
             if ready.read && watched.read {
-                match slot.proto {
+                match proto {
                     Proto::Udp => self.receive_datagrams(id, net),
-                    _ => self.receive_stream(id, net),
+                    Proto::Raw => self.receive_packets(id, net),
+                    Proto::Tcp if listens => self.accept(id, net),
+                    Proto::Tcp => self.receive_stream(id, net),
                 }
             }
             if ready.write {
@@ -53,6 +59,8 @@ impl Session {
         let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
         let read = match (slot.proto, slot.state) {
             (Proto::Udp, SocketState::Open) => true,
+            (Proto::Raw, SocketState::Open) => slot.capture.is_some(),
+            (Proto::Tcp, SocketState::Open) if slot.listener.is_some() => slot.accepts(),
             (Proto::Tcp, SocketState::Open | SocketState::Wfin) => room,
             _ => false,
         };

@@ -1,7 +1,7 @@
 //! From the sockets to the controller: receive budgets, truncation, drop counting (spec `endpoint.md` §6, §7).
 
-use pktlab::vmem::{SocketState, mask};
-use pktlab::wire::{Family, Message, NData, NStat, Proto, SocketId, StatEvent};
+use pktlab::vmem::{SocketState, extension, mask};
+use pktlab::wire::{ExtNote, Family, Message, NData, NDatx, NStat, Proto, SocketId, StatEvent};
 
 use super::Session;
 use super::net::{Datagram, Errno, Net};
@@ -34,6 +34,12 @@ impl Session {
             }
             Ok(data) => {
                 let payload = data.len() as u64;
+                if !self.ledger.receive(payload) {
+                    self.count_drop(id, 1, data.len());
+                    // A stream with a hole would be taken for what the remote sent.
+                    tracing::info!("socket {id}: closed, the receive limit of the certificates is used up");
+                    return self.fault(id, Errno::DQUOT, None, net);
+                }
                 let share = Share { cost: NDATA_TCP + payload, payload, owner: Some((id, slot.generation)) };
                 let family = slot.family.octet();
                 let message = NData { socket: id, family, proto: Proto::Tcp, time, remote: None, data };
@@ -56,35 +62,53 @@ impl Session {
 
     pub(super) fn receive_datagrams(&mut self, id: SocketId, net: &mut impl Net) {
         for _ in 0..TURN {
-            let Datagram { mut data, remote, time, .. } = match net.receive_from(id) {
+            let received = match net.receive_from(id) {
                 Ok(received) => received,
-                // A receive error changes nothing (spec §8), and an interrupted call is repeated by readiness.
-                Err(_) => return,
+                Err(Errno::AGAIN) => return,
+                // A receive error changes nothing (spec §8): it tells of an earlier datagram.
+                Err(_) => continue,
             };
+            let Datagram { mut data, remote, time, kernel_time, ttl, tos, local } = received;
             let buf_room = self.buf_room();
             let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
             let overhead = if slot.family == Family::V4 { NDATA_UDP_V4 } else { NDATA_UDP_V6 };
             let room = slot.room().min(buf_room.saturating_sub(overhead));
+            let truncated = data.len() as u64 > room;
             // An empty datagram needs no payload budget, only its place in the queue.
-            if (room == 0 && !data.is_empty()) || buf_room < overhead {
-                slot.count_drop(data.len());
+            if (room == 0 && truncated)
+                || buf_room < overhead
+                || !self.ledger.receive((data.len() as u64).min(room))
+            {
+                self.count_drop(id, 1, data.len());
                 continue;
             }
-            if data.len() as u64 > room {
-                slot.count_drop(data.len() - room as usize);
+            let (family, owner) = (slot.family, Some((id, slot.generation)));
+            if truncated {
+                self.count_drop(id, 1, data.len() - room as usize);
                 data.truncate(room as usize);
             }
             let payload = data.len() as u64;
-            let share = Share { cost: overhead + payload, payload, owner: Some((id, slot.generation)) };
-            let message = NData {
-                socket: id,
-                family: slot.family.octet(),
-                proto: Proto::Udp,
-                time,
-                remote: Some(remote),
-                data,
+            let share = Share { cost: overhead + payload, payload, owner };
+            let (proto, remote) = (Proto::Udp, Some(remote));
+            let output = if self.enabled & extension::STAMPS != 0 {
+                Output::Extension(ExtNote::NDatx(NDatx {
+                    socket: id,
+                    family,
+                    proto,
+                    time,
+                    kernel_time,
+                    ttl,
+                    tos,
+                    truncated,
+                    local,
+                    remote,
+                    data,
+                }))
+            } else {
+                let family = family.octet();
+                Output::Message(Message::NData(NData { socket: id, family, proto, time, remote, data }))
             };
-            self.notify(id, mask::NDATA, Output::Message(Message::NData(message)), share);
+            self.notify(id, mask::NDATA, output, share);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::slot::Slot;
 use super::{End, Phase, Session};
 use pktlab::vmem::{SocketState, extension};
 use pktlab::wire::{ErrId, Family, Frame, Message, NCtl, NOpen, OpenAddress, Outcome, Proto, SocketId};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 impl Session {
     pub(super) fn set_up(&mut self, frame: Frame, net: &mut impl Net) {
@@ -19,10 +19,10 @@ impl Session {
                 };
                 self.result(errid);
             }
-            Frame::Message(Message::Start) if self.limits.monitors > 0 => {
+            Frame::Message(Message::Start) if !self.ledger.monitors().is_empty() => {
                 tracing::warn!(
                     "refused the controller: its certificates demand {} monitor(s), which this endpoint cannot run",
-                    self.limits.monitors
+                    self.ledger.monitors().len()
                 );
                 self.result(ErrId::ECRTNOHDAT);
                 self.end(End::Refused, net);
@@ -36,9 +36,14 @@ impl Session {
     }
 
     pub(super) fn run(&mut self, frame: Frame, net: &mut impl Net) {
-        let Frame::Message(message) = frame else { return self.result(ErrId::ECTLNOTSUP) };
+        let message = match frame {
+            Frame::Message(message) => message,
+            Frame::Unknown { code, raw } => return self.run_extension(code, &raw, net),
+            Frame::Malformed { .. } => return self.result(ErrId::ECTLNOTSUP),
+        };
         match message {
             Message::MRead { addr, len } => {
+                self.refresh(addr, len, net);
                 let data = self.memory_read(addr, len, net.now());
                 self.answer(Message::MData { addr, data });
             }
@@ -47,9 +52,9 @@ impl Session {
                 self.result(ErrId::SUCCESS);
             }
             Message::NOpen(open) => self.open(open, net),
-            Message::NClose { socket } => self.close(socket, net),
+            Message::NClose { socket } => self.close_socket(socket, net),
             Message::NSend(send) => self.send(send, net),
-            Message::NCap(capture) => self.capture(&capture),
+            Message::NCap(capture) => self.capture(&capture, net),
             Message::NCtl(control) => self.control(&control, net),
             Message::Yield { resume } => {
                 self.result(ErrId::SUCCESS);
@@ -92,9 +97,7 @@ impl Session {
                 self.slot(local, None, Proto::Udp, open.rbufsz)
             }
             OpenAddress::TcpConnect { local, remote } if self.config.tcp => {
-                if !self.limits.allows(remote.ip()) {
-                    return Err(ErrId::ESKTOPNDENY);
-                }
+                self.allowed(remote).map_err(|()| ErrId::ESKTOPNDENY)?;
                 match net.open_tcp(id, local, remote) {
                     Ok(started) => {
                         let mut slot = self.slot(started.local, Some(remote), Proto::Tcp, open.rbufsz);
@@ -111,7 +114,16 @@ impl Session {
                     Err(fault) => return Err(open_error(fault, ErrId::ETCPNOPORT)),
                 }
             }
-            OpenAddress::TcpListen { .. } if self.config.tcp => return Err(ErrId::ECTLNOTSUP),
+            OpenAddress::TcpListen { local } if self.config.tcp => {
+                if self.enabled & extension::LISTEN == 0 {
+                    return Err(ErrId::ECTLNOTSUP);
+                }
+                let local = net.listen(id, local).map_err(|fault| open_error(fault, ErrId::ETCPNOPORT))?;
+                let mut slot = self.slot(local, None, Proto::Tcp, open.rbufsz);
+                slot.listener = Some(Vec::new());
+                slot
+            }
+            OpenAddress::Raw { local } if self.config.raw => self.open_raw(id, local, open.rbufsz, net)?,
             _ => return Err(ErrId::ESKTNOPROTO),
         };
         self.opens_left -= 1;
@@ -119,15 +131,52 @@ impl Session {
         Ok(failed)
     }
 
-    fn slot(&mut self, local: SocketAddr, remote: Option<SocketAddr>, proto: Proto, rbufsz: u32) -> Slot {
+    /// An unspecified address stands for the first exported one of its family (spec `raw.md` §1).
+    fn open_raw(
+        &mut self,
+        id: SocketId,
+        local: IpAddr,
+        rbufsz: u32,
+        net: &mut impl Net,
+    ) -> Result<Slot, ErrId> {
+        if local.is_ipv6() && self.enabled & extension::IPV6 == 0 {
+            return Err(ErrId::EUNKFAULT);
+        }
+        let mut exported = self.config.addresses.iter().map(|(address, _)| *address);
+        let same = |address: &IpAddr| {
+            if local.is_unspecified() { address.is_ipv4() == local.is_ipv4() } else { *address == local }
+        };
+        let local = exported.find(same).ok_or(ErrId::ESKTNOADDR)?;
+        net.open_raw(id, local).map_err(|fault| {
+            tracing::warn!(
+                "cannot open a raw socket on {local}: {fault:?}; `pktendpt check` says what is missing"
+            );
+            ErrId::EUNKFAULT
+        })?;
+        Ok(self.slot(SocketAddr::new(local, 0), None, Proto::Raw, rbufsz))
+    }
+
+    pub(super) fn slot(
+        &mut self,
+        local: SocketAddr,
+        remote: Option<SocketAddr>,
+        proto: Proto,
+        rbufsz: u32,
+    ) -> Slot {
         self.openings += 1;
         Slot::new(local, remote, proto, rbufsz, self.openings)
     }
 
-    fn close(&mut self, id: SocketId, net: &mut impl Net) {
+    fn close_socket(&mut self, id: SocketId, net: &mut impl Net) {
+        // What was sent meanwhile is told before the RESULT.
+        self.recall(id, net);
         let Some(slot) = self.slots[usize::from(id)].take() else {
             return self.result(ErrId::ESKTNOTOPEN);
         };
+        for waiting in slot.listener.iter().flatten() {
+            net.refuse(waiting.handle);
+        }
+        self.totals.unsent += slot.tx.len() as u64;
         self.buf_used -= slot.tx.iter().map(|pending| pending.cost).sum::<u64>();
         self.buf_used -= slot.held.iter().map(|held| held.share.cost).sum::<u64>();
         net.close(id);
@@ -139,7 +188,7 @@ impl Session {
         let id = control.socket;
         let errid = match self.slots[usize::from(id)].as_mut() {
             Some(slot) if matches(slot, control.family, Proto::Tcp.octet()) => {
-                if slot.state.is_error() {
+                if slot.state.is_error() || slot.listener.is_some() {
                     ErrId::ESKTNOTOPEN
                 } else if control.command != NCtl::FIN {
                     ErrId::ECTLBADMSG
@@ -154,6 +203,8 @@ impl Session {
         };
         self.result(errid);
         if errid == ErrId::SUCCESS {
+            // What must not precede the FIN may be handed over already.
+            self.recall(id, net);
             self.transmit(id, net);
             self.watch(id, net);
         }

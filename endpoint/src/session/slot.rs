@@ -7,8 +7,11 @@ use bytes::Bytes;
 use pktlab::vmem::{SocketState, socket as cell};
 use pktlab::wire::{Family, Proto, Ticks};
 
-use super::net::Interest;
+use super::net::{Accepted, Interest};
 use super::output::Queued;
+
+/// How long a captured packet may rest in the kernel before it can be read, ns.
+pub const CAPTURE_DELAY: Ticks = 2_000_000;
 
 /// An accepted NSEND that is not completely sent.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub struct Pending {
     pub time: Ticks,
     /// 0: no NTAG wanted.
     pub tag: u16,
-    /// Destination (UDP).
+    /// Destination (UDP, raw).
     pub remote: Option<SocketAddr>,
     /// Share of BUFUSED.
     pub cost: u64,
@@ -48,9 +51,21 @@ pub struct Slot {
     pub mask: u16,
     pub scratch: [u8; cell::CTFL_LEN],
     pub tx: VecDeque<Pending>,
+    /// How many of the first of `tx` are handed over to be made at their times.
+    pub handed: usize,
+    /// Limits let nothing leave before this time.
+    pub not_before: Option<Ticks>,
+    /// Limits let nothing leave before an outcome of what is handed over is known.
+    pub after_others: bool,
     /// The operating system refused more data; wait for writability.
     pub blocked: bool,
     pub fin: Option<Ticks>,
+    /// Raw: packets are captured until this time.
+    pub capture: Option<Ticks>,
+    /// Packets on which the filter failed.
+    pub filter_faults: u32,
+    /// TCP that listens: connections that wait to be taken.
+    pub listener: Option<Vec<Accepted>>,
     pub held: VecDeque<Queued>,
     pub watched: Interest,
 }
@@ -80,8 +95,14 @@ impl Slot {
             mask: 0,
             scratch: [0; cell::CTFL_LEN],
             tx: VecDeque::new(),
+            handed: 0,
+            not_before: None,
+            after_others: false,
             blocked: false,
             fin: None,
+            capture: None,
+            filter_faults: 0,
+            listener: None,
             held: VecDeque::new(),
             watched: Interest::default(),
         }
@@ -89,7 +110,7 @@ impl Slot {
 
     /// NSENDs can leave the queue.
     pub fn can_send(&self) -> bool {
-        matches!(self.state, SocketState::Open | SocketState::Eof)
+        matches!(self.state, SocketState::Open | SocketState::Eof) && self.listener.is_none()
     }
 
     /// Receive budget left, payload bytes.
@@ -97,21 +118,27 @@ impl Slot {
         u64::from(self.rbufsz).saturating_sub(self.rbufused)
     }
 
-    /// Next moment at which time alone lets something leave the queue.
+    /// Next moment at which time alone lets something happen.
     pub fn deadline(&self) -> Option<Ticks> {
-        if !self.can_send() || self.blocked {
+        let capture = self.capture.map(|end| end.saturating_add(CAPTURE_DELAY));
+        [self.sending_deadline(), capture].into_iter().flatten().min()
+    }
+
+    /// What is handed over needs no clock of the session's.
+    fn sending_deadline(&self) -> Option<Ticks> {
+        if !self.can_send() || self.blocked || self.after_others || self.handed > 0 {
             return None;
         }
-        let head = self.tx.front().map(|head| head.time);
+        let head = self.tx.front().map(|head| self.not_before.map_or(head.time, |time| time.max(head.time)));
         match (head, self.fin) {
             (Some(head), Some(fin)) => Some(head.min(fin)),
             (one, other) => one.or(other),
         }
     }
 
-    /// Counts a datagram that lost `bytes`.
-    pub fn count_drop(&mut self, bytes: usize) {
-        self.drop_units = self.drop_units.saturating_add(1);
+    /// Counts datagrams that lost `bytes` together.
+    pub fn count_drop(&mut self, units: u32, bytes: usize) {
+        self.drop_units = self.drop_units.saturating_add(units);
         self.drop_bytes = self.drop_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 }

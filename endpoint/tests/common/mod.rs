@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pktendpt::dial;
+use pktendpt::dial::{self, Surroundings};
 use pktendpt::driver::Outcome;
 use pktendpt::session::SessionConfig;
 use pktendpt::status::Board;
@@ -70,7 +70,8 @@ pub async fn meet(credentials: Credentials, config: SessionConfig) -> Peer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let outcome = runtime.block_on(async {
             let stream = TcpStream::connect(address).await?;
-            dial::session(stream, &client, config, &Board::new(), &Stop::never()).await
+            let surroundings = Surroundings { board: Board::new(), stop: Stop::never(), store: None };
+            dial::session(stream, &client, config, &surroundings).await
         });
         let _ = done.send(outcome);
     });

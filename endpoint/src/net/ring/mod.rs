@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use pktlab::wire::Ticks;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::sys::{get, set};
+
 /// Bytes of one block: the longest IP packet with its headers must fit.
 const BLOCK: usize = 128 * 1024;
 /// Fewer blocks would lose packets while one of them is being read.
@@ -70,10 +72,14 @@ impl Ring {
             None,
         )?;
         let fd = socket.as_fd();
-        sys::set(fd, (libc::SOL_PACKET, libc::PACKET_VERSION), &(libc::tpacket_versions::TPACKET_V3 as libc::c_int))?;
-        sys::set(fd, (libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING), &1i32)?;
+        set(
+            fd,
+            (libc::SOL_PACKET, libc::PACKET_VERSION),
+            &(libc::tpacket_versions::TPACKET_V3 as libc::c_int),
+        )?;
+        set(fd, (libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING), &1)?;
         // Packets then carry the time at which they entered the stack and not that of the copy.
-        sys::set(fd, (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS), &1i32)?;
+        set(fd, (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS), &1)?;
         let count = (bytes / BLOCK).clamp(BLOCKS_MIN, BLOCKS_MAX);
         let frame = 2048;
         let request = libc::tpacket_req3 {
@@ -85,7 +91,7 @@ impl Ring {
             tp_sizeof_priv: 0,
             tp_feature_req_word: 0,
         };
-        sys::set(fd, (libc::SOL_PACKET, libc::PACKET_RX_RING), &request)?;
+        set(fd, (libc::SOL_PACKET, libc::PACKET_RX_RING), &request)?;
         let map = sys::Map::new(socket, BLOCK, count)?;
         // Last: nothing is received before the ring stands.
         sys::bind(map.as_fd(), ifindex)?;
@@ -97,9 +103,9 @@ impl Ring {
     pub fn read(&mut self, mut take: impl FnMut(Captured<'_>) -> bool) -> bool {
         loop {
             let Some(bytes) = self.map.ready(self.current) else { return false };
-            let (mut left, mut at) = self.inside.unwrap_or_else(|| {
-                (u32_at(bytes, block::PACKETS), u32_at(bytes, block::FIRST) as usize)
-            });
+            let (mut left, mut at) = self
+                .inside
+                .unwrap_or_else(|| (u32_at(bytes, block::PACKETS), u32_at(bytes, block::FIRST) as usize));
             while left > 0 {
                 let next = u32_at(bytes, at + head::NEXT) as usize;
                 let wanted = packet(bytes, at).is_none_or(&mut take);
@@ -118,7 +124,8 @@ impl Ring {
 
     /// Packets lost since the last call because the ring was full.
     pub fn losses(&self) -> u32 {
-        sys::losses(self.map.as_fd()).unwrap_or(0)
+        let stats = get::<libc::tpacket_stats_v3>(self.as_fd(), (libc::SOL_PACKET, libc::PACKET_STATISTICS));
+        stats.map_or(0, |stats| stats.tp_drops)
     }
 }
 

@@ -1,46 +1,12 @@
-//! The system's side of a capture ring: socket options and addresses that no safe crate has, and the shared memory.
+//! The system's side of a capture ring: binding to an interface, and the memory shared with the kernel.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use libc::{c_int, c_void};
-
 /// Offset of `block_status` in a block: behind version and offset_to_priv.
 const STATUS: usize = 8;
-
-/// Sets one option of plain data.
-pub fn set<T>(fd: BorrowedFd<'_>, (level, option): (c_int, c_int), value: &T) -> io::Result<()> {
-    // SAFETY: the pointer and length describe `value`, which lives through the call; the kernel only reads it.
-    let outcome = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            option,
-            std::ptr::from_ref(value).cast::<c_void>(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    };
-    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Packets lost in the kernel since the last call.
-pub fn losses(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut stats = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
-    let mut len = size_of_val(&stats) as libc::socklen_t;
-    // SAFETY: pointer and length describe `stats`, plain integers of any value.
-    let outcome = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_STATISTICS,
-            std::ptr::from_mut(&mut stats).cast::<c_void>(),
-            &mut len,
-        )
-    };
-    if outcome == 0 { Ok(stats.tp_drops) } else { Err(io::Error::last_os_error()) }
-}
 
 /// Starts reception of all protocols on one interface.
 pub fn bind(fd: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
@@ -48,7 +14,7 @@ pub fn bind(fd: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as libc::c_ushort;
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-    address.sll_ifindex = ifindex as c_int;
+    address.sll_ifindex = ifindex as libc::c_int;
     // SAFETY: pointer and length describe `address`.
     let outcome = unsafe {
         libc::bind(
@@ -108,9 +74,7 @@ impl Map {
         }
         // SAFETY: inside the mapping (see `status`); the kernel does not write a block that is ours, and `release`, which
         // gives it back, borrows the map mutably, so no slice outlives our turn.
-        Some(unsafe {
-            std::slice::from_raw_parts(self.start.as_ptr().add(index * self.block), self.block)
-        })
+        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(index * self.block), self.block) })
     }
 
     /// Gives a block back to the kernel.

@@ -3,8 +3,9 @@
 use pktlab::vmem::{mask, socket as cell, system};
 use pktlab::wire::{Frame, Message};
 
-use super::super::{FIFO_FULL, Limits};
+use super::super::FIFO_FULL;
 use super::world::{Lab, SECOND, START, address, config, send_to, shape};
+use crate::limits::Ledger;
 
 impl Lab {
     fn set_mask(&mut self, id: u8, bits: u16) -> Vec<Message> {
@@ -67,7 +68,7 @@ fn datagrams_are_truncated_to_the_room() {
 fn the_endpoint_budget_bounds_both_directions() {
     let mut small = config();
     small.buf_max = 1000;
-    let mut lab = Lab::with(small, Limits::default());
+    let mut lab = Lab::with(small, Ledger::unlimited());
     lab.udp(1, 10_000);
     let later = START + SECOND;
     assert_eq!(lab.errid(send_to(1, later, 0, &[0; 361])), 0);

@@ -1,13 +1,13 @@
 //! Phases and the answer tables of spec `endpoint.md` §2 and §5, memory of `vmem.md`.
 
 use bytes::Bytes;
-use pktlab::cert::Network;
 use pktlab::vmem::{SocketState, extension, mask, socket as cell, system};
 use pktlab::wire::{Frame, Message, NCap, NCtl, NOpen, NSend, OpenAddress, Proto};
 
-use super::super::{End, Errno, Limits, OpenFault, Output};
-use super::world::{Lab, SECOND, address, config, fin, ok, result, send, send_to, tcp, udp};
-use pktlab::wire::ErrId;
+use super::super::{End, Errno, OpenFault, Output};
+use super::world::{LATE, Lab, SECOND, address, config, fin, limited, ok, result, send, send_to, tcp, udp};
+use crate::limits::Ledger;
+use pktlab::wire::{ErrId, ExtNote};
 
 fn cdata(hint: &'static [u8]) -> Message {
     Message::CData { hint: Bytes::from_static(hint), data: Bytes::from_static(b"\0") }
@@ -15,7 +15,7 @@ fn cdata(hint: &'static [u8]) -> Message {
 
 #[test]
 fn set_up_takes_cdata_and_start_only() {
-    let mut lab = Lab::fresh(config(), Limits::default());
+    let mut lab = Lab::fresh(config(), Ledger::unlimited());
     assert_eq!(lab.errid(cdata(b"Filter")), 0x24);
     assert_eq!(lab.errid(cdata(b"filter")), 0x20);
     assert_eq!(lab.errid(cdata(b"monitor")), 0x20);
@@ -31,7 +31,7 @@ fn set_up_takes_cdata_and_start_only() {
 
 #[test]
 fn set_up_lasts_ten_seconds() {
-    let mut lab = Lab::fresh(config(), Limits::default());
+    let mut lab = Lab::fresh(config(), Ledger::unlimited());
     lab.advance(10 * SECOND - 1);
     assert_eq!(lab.session.ended(), None);
     lab.advance(1);
@@ -44,7 +44,7 @@ fn set_up_lasts_ten_seconds() {
 
 #[test]
 fn certificates_that_demand_monitors_are_refused_at_start() {
-    let mut lab = Lab::fresh(config(), Limits { monitors: 1, ..Limits::default() });
+    let mut lab = Lab::fresh(config(), limited(&format!("monitor={};", "ab".repeat(32)), LATE));
     assert_eq!(lab.errid(Message::Start), 0x21);
     assert_eq!(lab.session.ended(), Some(End::Refused));
 }
@@ -52,7 +52,7 @@ fn certificates_that_demand_monitors_are_refused_at_start() {
 #[test]
 fn a_session_ends_with_its_certificates() {
     let end = super::world::START + SECOND;
-    let mut lab = Lab::with(config(), Limits { end, ..Limits::default() });
+    let mut lab = Lab::with(config(), limited("", end));
     lab.udp(1, 0);
     lab.advance(SECOND);
     assert_eq!(lab.session.ended(), None, "notAfter itself is still valid");
@@ -109,7 +109,7 @@ fn nopen_checks_in_order() {
     let mut without = config();
     without.addresses.pop();
     without.udp = false;
-    let mut lab = Lab::with(without, Limits::default());
+    let mut lab = Lab::with(without, Ledger::unlimited());
     let v6 = NOpen { socket: 1, rbufsz: 0, address: OpenAddress::Udp { local: address("[::]:0") } };
     assert_eq!(lab.errid(Message::NOpen(v6)), 0x34, "family before protocol");
     assert_eq!(lab.errid(udp(1, 0)), 0x35);
@@ -117,7 +117,7 @@ fn nopen_checks_in_order() {
 
 #[test]
 fn the_socket_budget_counts_openings() {
-    let mut lab = Lab::with(config(), Limits { sockets: 2, ..Limits::default() });
+    let mut lab = Lab::with(config(), limited("max_socket_count=2;", LATE));
     lab.world.opens.push_back(Err(OpenFault::Bind(Errno::ADDRINUSE)));
     assert_eq!(lab.errid(udp(1, 0)), 0x42, "a failure costs nothing");
     assert_eq!(lab.errid(udp(1, 0)), 0);
@@ -130,9 +130,7 @@ fn the_socket_budget_counts_openings() {
 
 #[test]
 fn destinations_are_limited() {
-    let only = Network { addr: address("198.51.100.0:0").ip(), prefix: 24 };
-    let limits = Limits { destinations: vec![vec![only]], ..Limits::default() };
-    let mut lab = Lab::with(config(), limits);
+    let mut lab = Lab::with(config(), limited("valid_dest=198.51.100.0/24;", LATE));
     assert_eq!(lab.errid(tcp(1, 0)), 0x3a);
     lab.udp(1, 0);
     assert_eq!(lab.errid(send_to(1, 0, 0, b"x")), 0x39);
@@ -206,12 +204,14 @@ impl Lab {
         self.writable(1);
         let late = self.session.take_batch(10, 1000);
         self.session.sent(&mut self.world);
-        assert!(matches!(&late[..], [Output::NErr(error)] if error.errno == number && error.socket == 1));
+        assert!(
+            matches!(&late[..], [Output::Extension(ExtNote::NErr(error))] if error.errno == number && error.socket == 1)
+        );
         self.world.opens.push_back(Err(OpenFault::Connect(errno)));
         self.session.request(Frame::Message(tcp(2, 0)), &mut self.world);
         let at_once = self.session.take_batch(10, 1000);
         self.session.sent(&mut self.world);
-        let [first, Output::NErr(error)] = &at_once[..] else { panic!("{at_once:?}") };
+        let [first, Output::Extension(ExtNote::NErr(error))] = &at_once[..] else { panic!("{at_once:?}") };
         assert_eq!(*first, Output::Message(ok()));
         assert_eq!((error.errno, error.remote), (number, Some(address("192.0.2.80:80"))));
     }

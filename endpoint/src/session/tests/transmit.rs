@@ -27,7 +27,7 @@ fn queues_of_different_sockets_are_independent() {
     lab.udp(2, 0);
     lab.ask(send_to(1, START + 5, 1, b"a"));
     lab.ask(send_to(2, START + 3, 2, b"b"));
-    assert_eq!(lab.session.deadline(), Some(START + 3));
+    assert_eq!(lab.session.deadline(), None, "each waits for its own time elsewhere");
     lab.advance(10);
     assert_eq!(shape(&lab.said()), ["tag 2 0x0", "tag 1 0x0"]);
 }

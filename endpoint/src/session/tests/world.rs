@@ -1,17 +1,22 @@
 //! The scripted world and a session in it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
+use pktlab::cert::{Burst, CertType, Issue, PrivateKey, Verified};
 use pktlab::vmem::{SocketState, socket as cell};
 use pktlab::wire::{
-    ErrId, Frame, Message, NCtl, NData, NOpen, NSend, OpenAddress, Outcome, Proto, SocketId, Ticks,
+    ErrId, ExtNote, Frame, Message, NCtl, NData, NOpen, NSend, OpenAddress, Outcome, Proto, SockOpt,
+    SocketId, Ticks,
 };
 
 use super::super::{
-    Connecting, Datagram, Errno, Interest, Limits, Net, OpenFault, Output, Session, SessionConfig,
+    Accepted, Connecting, Datagram, Errno, Interest, Losses, Net, OpenFault, Output, Packet, Ready, Reported,
+    Sent, Session, SessionConfig, Timed,
 };
+use crate::filter::Filter;
+use crate::limits::Ledger;
 
 pub const SECOND: Ticks = 1_000_000_000;
 pub const START: Ticks = 1_000 * SECOND;
@@ -30,6 +35,15 @@ pub struct World {
     /// Answers to sends: bytes taken at most, or an error; then everything is taken.
     pub sends: VecDeque<Result<usize, Errno>>,
     pub shut: Option<Errno>,
+    pub packets: VecDeque<(Vec<u8>, Ticks)>,
+    pub losses: Losses,
+    /// Outcome of the next captures, then success.
+    pub captures: VecDeque<Result<(), Errno>>,
+    pub accepts: VecDeque<Accepted>,
+    pub reports: VecDeque<Reported>,
+    pub options: BTreeMap<(SocketId, u8), u32>,
+    /// Sends that wait for their times.
+    pub handed: BTreeMap<SocketId, VecDeque<Timed>>,
     /// What happened: `send 3 abc`, `shut 3`, `close 3`.
     pub log: Vec<String>,
     pub watched: BTreeMap<SocketId, Interest>,
@@ -69,21 +83,91 @@ impl Net for World {
         Ok(data.into())
     }
 
+    fn open_raw(&mut self, id: SocketId, local: IpAddr) -> Result<(), OpenFault> {
+        self.opens.pop_front().unwrap_or(Ok(true))?;
+        self.log.push(format!("raw {id} {local}"));
+        Ok(())
+    }
+
+    fn listen(&mut self, _: SocketId, mut local: SocketAddr) -> Result<SocketAddr, OpenFault> {
+        self.opens.pop_front().unwrap_or(Ok(true))?;
+        if local.port() == 0 {
+            local.set_port(40_002);
+        }
+        Ok(local)
+    }
+
+    fn accept(&mut self, _: SocketId) -> Result<Accepted, Errno> {
+        self.accepts.pop_front().ok_or(Errno::AGAIN)
+    }
+
+    fn take(&mut self, id: SocketId, handle: u32) {
+        self.log.push(format!("take {id} {handle}"));
+    }
+
+    fn refuse(&mut self, handle: u32) {
+        self.log.push(format!("refuse {handle}"));
+    }
+
     fn receive_from(&mut self, _: SocketId) -> Result<Datagram, Errno> {
         let (data, remote) = self.datagrams.pop_front().ok_or(Errno::AGAIN)?;
-        Ok(Datagram { data: data.into(), remote, time: self.now, ttl: None, tos: None, local: None })
+        Ok(Datagram {
+            data: data.into(),
+            remote,
+            time: self.now,
+            kernel_time: true,
+            ttl: Some(61),
+            tos: Some(0),
+            local: Some(address("192.0.2.1:0").ip()),
+        })
     }
 
-    fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, Errno> {
+    fn receive_packet(&mut self, _: SocketId) -> Result<Packet, Errno> {
+        let (data, time) = self.packets.pop_front().ok_or(Errno::AGAIN)?;
+        Ok(Packet { data: data.into(), time })
+    }
+
+    fn capture(&mut self, id: SocketId, filter: Option<&Filter>, _: Ticks) -> Result<(), Errno> {
+        self.log.push(format!("capture {id} {}", if filter.is_some() { "on" } else { "off" }));
+        self.captures.pop_front().unwrap_or(Ok(()))
+    }
+
+    fn losses(&mut self, _: SocketId) -> Losses {
+        std::mem::take(&mut self.losses)
+    }
+
+    fn reported(&mut self, _: SocketId) -> Option<Reported> {
+        self.reports.pop_front()
+    }
+
+    fn send(&mut self, id: SocketId, data: &[u8]) -> Result<Sent, Errno> {
         let taken = self.sends.pop_front().unwrap_or(Ok(usize::MAX))?.min(data.len());
         self.log.push(format!("send {id} {}", String::from_utf8_lossy(&data[..taken])));
-        Ok(taken)
+        Ok(Sent { bytes: taken, time: self.now, kernel_time: false })
     }
 
-    fn send_to(&mut self, id: SocketId, data: &[u8], remote: SocketAddr) -> Result<(), Errno> {
+    fn send_to(&mut self, id: SocketId, data: &[u8], remote: SocketAddr, stamp: bool) -> Result<Sent, Errno> {
         self.sends.pop_front().unwrap_or(Ok(0))?;
         self.log.push(format!("send {id} {} to {remote}", String::from_utf8_lossy(data)));
+        Ok(Sent { bytes: data.len(), time: self.now, kernel_time: stamp })
+    }
+
+    fn hand_over(&mut self, id: SocketId, send: Timed) {
+        self.handed.entry(id).or_default().push_back(send);
+    }
+
+    fn take_back(&mut self, id: SocketId) -> Vec<Result<Sent, Errno>> {
+        self.handed.remove(&id);
+        Vec::new()
+    }
+
+    fn set_option(&mut self, id: SocketId, option: SockOpt, value: u32) -> Result<(), Errno> {
+        self.options.insert((id, option.octet()), value);
         Ok(())
+    }
+
+    fn option(&mut self, id: SocketId, option: SockOpt) -> Result<u32, Errno> {
+        self.options.get(&(id, option.octet())).copied().ok_or(Errno::NOTCONN)
     }
 
     fn shut_write(&mut self, id: SocketId) -> Result<(), Errno> {
@@ -96,6 +180,7 @@ impl Net for World {
     }
 
     fn close(&mut self, id: SocketId) {
+        self.handed.remove(&id);
         self.log.push(format!("close {id}"));
         self.watched.remove(&id);
     }
@@ -122,6 +207,37 @@ pub fn config() -> SessionConfig {
     }
 }
 
+impl World {
+    /// The next send that waits, and when it is due.
+    fn next_handed(&self) -> Option<(Ticks, SocketId)> {
+        self.handed.iter().filter_map(|(id, lane)| Some((lane.front()?.time, *id))).min()
+    }
+}
+
+/// Limits of a session whose one certificate has these, such as `max_socket_count=2;`, and lasts until `end`.
+pub fn limited(limits: &str, end: Ticks) -> Ledger {
+    limited_also(limits, end, None)
+}
+
+/// The same with a burst limit of the operator.
+pub fn limited_also(limits: &str, end: Ticks, builtin: Option<Burst>) -> Ledger {
+    let key = PrivateKey::from_seed([1; 32]).expect("key");
+    let mut issue = Issue::new(CertType::ExpPriv);
+    issue.not_before = 0;
+    issue.not_after = (end / SECOND) as i64;
+    issue.limits = limits
+        .split_terminator(';')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let cert = issue.sign(&key, &key.public_key()).expect("signed");
+    let chain = Verified { order: vec![0], root: None, certs: vec![cert] };
+    Ledger::new(&chain, &[None], builtin, START)
+}
+
+/// Long enough for every test.
+pub const LATE: Ticks = 100_000 * SECOND;
+
 /// A session and its world.
 pub struct Lab {
     pub session: Session,
@@ -130,18 +246,18 @@ pub struct Lab {
 
 impl Lab {
     /// Still in the set-up phase.
-    pub fn fresh(config: SessionConfig, limits: Limits) -> Self {
+    pub fn fresh(config: SessionConfig, ledger: Ledger) -> Self {
         let world = World { now: START, ..World::default() };
-        Self { session: Session::new(config, limits, START), world }
+        Self { session: Session::new(config, ledger, START), world }
     }
 
     /// Started.
     pub fn new() -> Self {
-        Self::with(config(), Limits::default())
+        Self::with(config(), Ledger::unlimited())
     }
 
-    pub fn with(config: SessionConfig, limits: Limits) -> Self {
-        let mut lab = Self::fresh(config, limits);
+    pub fn with(config: SessionConfig, ledger: Ledger) -> Self {
+        let mut lab = Self::fresh(config, ledger);
         assert_eq!(lab.ask(Message::Start), [ok()]);
         lab
     }
@@ -164,7 +280,7 @@ impl Lab {
         }
     }
 
-    /// Writes everything out.
+    /// Writes everything out; what is not of an extension.
     pub fn said(&mut self) -> Vec<Message> {
         let mut said = Vec::new();
         loop {
@@ -175,25 +291,56 @@ impl Lab {
             self.session.sent(&mut self.world);
             said.extend(batch.into_iter().map(|output| match output {
                 Output::Message(message) => message,
-                Output::NErr(error) => panic!("unexpected {error:?}"),
+                Output::Extension(note) => panic!("unexpected {note:?}"),
             }));
         }
     }
 
+    /// Writes everything out; what is of an extension.
+    pub fn notes(&mut self) -> Vec<ExtNote> {
+        let batch = self.session.take_batch(usize::MAX, usize::MAX);
+        self.session.sent(&mut self.world);
+        batch
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Extension(note) => Some(note),
+                Output::Message(_) => None,
+            })
+            .collect()
+    }
+
     pub fn readable(&mut self, id: SocketId) {
-        self.session.ready(id, Interest { read: true, write: false }, &mut self.world);
+        self.session.ready(id, Ready { read: true, ..Ready::default() }, &mut self.world);
     }
 
     pub fn writable(&mut self, id: SocketId) {
-        self.session.ready(id, Interest { read: false, write: true }, &mut self.world);
+        self.session.ready(id, Ready { write: true, ..Ready::default() }, &mut self.world);
     }
 
-    /// Lets time pass and the timer act, as often as it wants.
+    /// Lets time pass; the timer acts as often as it wants, and what was handed over is sent at its time.
     pub fn advance(&mut self, time: Ticks) {
         let target = self.world.now + time;
-        while let Some(due) = self.session.deadline().filter(|due| *due <= target) {
+        loop {
+            let timer = self.session.deadline().map(|due| (due, None));
+            let handed = self.world.next_handed().map(|(due, id)| (due, Some(id)));
+            let Some((due, lane)) =
+                [timer, handed].into_iter().flatten().min().filter(|next| next.0 <= target)
+            else {
+                break;
+            };
             self.world.now = self.world.now.max(due);
-            self.session.timer(&mut self.world);
+            match lane {
+                None => self.session.timer(&mut self.world),
+                Some(id) => {
+                    let timed =
+                        self.world.handed.get_mut(&id).and_then(VecDeque::pop_front).expect("handed over");
+                    let outcome = match timed.remote {
+                        Some(remote) => self.world.send_to(id, &timed.data, remote, timed.stamp),
+                        None => self.world.send(id, &timed.data),
+                    };
+                    self.session.made(id, outcome, &mut self.world);
+                }
+            }
         }
         self.world.now = target;
     }
