@@ -145,20 +145,10 @@ pub(super) fn steal(config: &Config) -> Finding {
     if !config.raw.steal {
         return Finding::new(TOPIC, Verdict::Off, "captured packets reach this host as well");
     }
-    match stealing_permitted() {
+    match crate::steal::check() {
         Ok(()) => Finding::ok(TOPIC, "captured packets can be withheld from this host"),
-        Err(error) => Finding::missing(TOPIC, error.to_string(), grant(&["CAP_NET_ADMIN", "CAP_BPF"])),
+        Err(error) => Finding::missing(TOPIC, error.to_string(), grant(&["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"])),
     }
-}
-
-/// The one place that knows what stealing needs.
-fn stealing_permitted() -> io::Result<()> {
-    let held = capabilities(None)?.effective;
-    let bpf = held.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
-    if bpf && held.contains(CapabilitySet::NET_ADMIN) {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, "CAP_NET_ADMIN with CAP_BPF is needed"))
 }
 
 /// A datagram to this process itself, for the kernel's time stamp on it.

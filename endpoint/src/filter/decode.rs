@@ -143,7 +143,7 @@ impl Decoder<'_> {
             0xD0 => Code::JumpSignedLe,
             _ => return unknown,
         };
-        let signed = (Code::JumpSignedGt as u8..=Code::JumpSignedLe as u8).contains(&(code as u8));
+        let signed = (Code::JumpSignedGt..=Code::JumpSignedLe).contains(&code);
         let flags = operand(i)? | width(narrow, signed);
         Ok(Op { flags, off: self.target(i.offset.into())?, ..op(code, i) })
     }

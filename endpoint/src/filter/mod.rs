@@ -2,10 +2,10 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`op`] | the form a program runs in: fixed 16-byte operations, guest addresses |
-//! | [`decode`] | instructions one by one: known, within the rules of their class |
-//! | [`flow`] | the program as a whole: everything reachable, everything can end, registers set before use |
-//! | [`run`] | one run over one packet, bounded by [`FUEL`] |
+//! | `op` | the form a program runs in: fixed 16-byte operations, guest addresses |
+//! | `decode` | instructions one by one: known, within the rules of their class |
+//! | `flow` | the program as a whole: everything reachable, everything can end, registers set before use |
+//! | `run` | one run over one packet, bounded by [`FUEL`] |
 //!
 //! A program is foreign code. Loading refuses what the kernel's verifier would refuse for its form; what cannot be seen in
 //! the form is checked at run time, so a program that gets past loading can waste [`FUEL`] operations and nothing else.
@@ -16,7 +16,7 @@ mod flow;
 pub(crate) mod op;
 mod run;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -147,5 +147,9 @@ impl Filter {
             },
             Err(fault) => Verdict::Fault(fault),
         }
+    }
+    /// The checked program. Every jump target is an index into it.
+    pub(crate) fn ops(&self) -> &[Op] {
+        &self.ops
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Op {
 }
 
 /// What an operation does. The numbers are part of the form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Code {
     /// dst = b
@@ -109,6 +109,63 @@ pub(crate) enum Code {
     Exit,
 }
 
+impl Code {
+    /// In the order of their numbers.
+    pub const ALL: [Code; 51] = [
+        Code::Mov,
+        Code::Add,
+        Code::Sub,
+        Code::Mul,
+        Code::Div,
+        Code::Mod,
+        Code::SignedDiv,
+        Code::SignedMod,
+        Code::And,
+        Code::Or,
+        Code::Xor,
+        Code::Lsh,
+        Code::Rsh,
+        Code::Arsh,
+        Code::Neg,
+        Code::Sign8,
+        Code::Sign16,
+        Code::Sign32,
+        Code::Cut16,
+        Code::Cut32,
+        Code::Swap16,
+        Code::Swap32,
+        Code::Swap64,
+        Code::Jump,
+        Code::JumpEq,
+        Code::JumpNe,
+        Code::JumpGt,
+        Code::JumpGe,
+        Code::JumpLt,
+        Code::JumpLe,
+        Code::JumpSet,
+        Code::JumpSignedGt,
+        Code::JumpSignedGe,
+        Code::JumpSignedLt,
+        Code::JumpSignedLe,
+        Code::Load8,
+        Code::Load16,
+        Code::Load32,
+        Code::Load64,
+        Code::LoadSign8,
+        Code::LoadSign16,
+        Code::LoadSign32,
+        Code::Store8,
+        Code::Store16,
+        Code::Store32,
+        Code::Store64,
+        Code::Packet8,
+        Code::Packet16,
+        Code::Packet32,
+        Code::Monotonic,
+        Code::Exit,
+    ];
+}
+
 /// Which registers an operation reads and which it leaves set, as bit masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Registers {
@@ -119,7 +176,7 @@ pub(crate) struct Registers {
 
 impl Op {
     pub fn is_jump(&self) -> bool {
-        (Code::Jump as u8..=Code::JumpSignedLe as u8).contains(&(self.code as u8))
+        (Code::Jump..=Code::JumpSignedLe).contains(&self.code)
     }
 
     pub fn registers(&self) -> Registers {

@@ -226,20 +226,28 @@ fn likely() -> impl Strategy<Value = Instruction> {
         })
 }
 
+/// Short programs that read and write wherever they like, with all registers set.
+pub(crate) fn wild() -> impl Strategy<Value = Vec<Instruction>> {
+    (prop::collection::vec(0u8..10, 0..10), prop::collection::vec(likely(), 0..24)).prop_map(
+        |(head, body)| {
+            let mut p: Vec<_> = head.iter().map(|r| alu(MOV, *r, 1)).collect();
+            p.insert(0, alu_r(MOV, 6, 1));
+            p.extend(body);
+            p.push(EXIT);
+            p
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
     #[test]
     fn no_program_makes_loading_or_running_panic(
-        head in prop::collection::vec(0u8..10, 0..10),
-        body in prop::collection::vec(likely(), 0..24),
+        p in wild(),
         data: Vec<u8>,
         len: u32,
     ) {
-        let mut p: Vec<_> = head.iter().map(|r| alu(MOV, *r, 1)).collect();
-        p.insert(0, alu_r(MOV, 6, 1));
-        p.extend(body);
-        p.push(EXIT);
         if let Ok(filter) = load_program(&p) {
             let packet = Packet { len, ..packet(&data) };
             if let Verdict::Deliver(n) = filter.run(&packet) {
