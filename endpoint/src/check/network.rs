@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
-use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Finding, Verdict};
 use crate::config::{Config, Protocol, interfaces, raw_permitted};
@@ -147,7 +146,9 @@ pub(super) fn steal(config: &Config) -> Finding {
     }
     match crate::steal::check() {
         Ok(()) => Finding::ok(TOPIC, "captured packets can be withheld from this host"),
-        Err(error) => Finding::missing(TOPIC, error.to_string(), grant(&["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"])),
+        Err(error) => {
+            Finding::missing(TOPIC, error.to_string(), grant(&["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]))
+        }
     }
 }
 

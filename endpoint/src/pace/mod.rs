@@ -13,7 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -76,13 +76,20 @@ impl Lane {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
-/// A lane with something new at its head.
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lane with something new at its head. It does not keep the lane, so that a socket closed long before its sends were due
+/// is really closed.
 struct News {
-    lane: Lane,
+    lane: Weak<Shared>,
     time: Ticks,
     epoch: u64,
 }
@@ -147,7 +154,7 @@ impl Pacer {
         queue.jobs.push_back(job);
         if !queue.known && !queue.stalled {
             queue.known = true;
-            let news = News { lane: lane.clone(), time, epoch: queue.epoch };
+            let news = News { lane: Arc::downgrade(&lane.0), time, epoch: queue.epoch };
             if let Some(sender) = &self.news {
                 sender.send(news).map_err(|_| io::Error::other("the thread of timed sends is gone"))?;
             }

@@ -155,6 +155,20 @@ fn a_failed_send_stops_its_lane() {
 }
 
 #[test]
+fn a_closed_socket_does_not_wait_for_its_sends() {
+    let mut world = World::new();
+    let source = UdpSocket::bind("127.0.0.1:0").expect("bound");
+    let port = source.local_addr().expect("address");
+    for round in 0..5_000 {
+        let lane = world.pacer.lane(1, round, Arc::new(source.try_clone().expect("clone").into()));
+        world.submit(&lane, Ticks::MAX, 1);
+        world.pacer.recall(&lane);
+    }
+    drop(source);
+    assert!(UdpSocket::bind(port).is_ok(), "the port is free again");
+}
+
+#[test]
 fn dropping_it_ends_the_thread_at_once() {
     let mut world = World::new();
     let lane = world.lane(1);

@@ -3,12 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::os::fd::AsFd;
+use std::sync::Weak;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use pktlab::wire::Ticks;
 
-use super::{Done, Lane, News, Reports, sys};
+use super::{Done, News, Reports, Shared, sys};
 use crate::net::message;
 use crate::net::now;
 use crate::session::Errno;
@@ -25,6 +26,8 @@ const SPIN_MAX: Ticks = 30_000_000;
 const SLEEP_MAX: Ticks = 500_000_000;
 /// Sends of one lane before others have their turn.
 const TURN: usize = 32;
+/// Entries of the heap from which on those of lanes recalled meanwhile are looked for.
+const SWEEP_MIN: usize = 1_024;
 
 /// A lane in the heap: when its head is due.
 struct Due {
@@ -32,7 +35,7 @@ struct Due {
     /// Equal times in order of arrival.
     order: u64,
     epoch: u64,
-    lane: Lane,
+    lane: Weak<Shared>,
 }
 
 impl PartialEq for Due {
@@ -77,16 +80,25 @@ impl Spin {
 struct Schedule {
     heap: BinaryHeap<Reverse<Due>>,
     order: u64,
+    /// The heap is swept when it is this large.
+    sweep: usize,
 }
 
 impl Schedule {
-    fn add(&mut self, time: Ticks, epoch: u64, lane: Lane) {
-        self.order += 1;
-        self.heap.push(Reverse(Due { time, order: self.order, epoch, lane }));
+    fn new() -> Self {
+        Self { heap: BinaryHeap::new(), order: 0, sweep: SWEEP_MIN }
     }
 
     fn hear(&mut self, news: News) {
-        self.add(news.time, news.epoch, news.lane);
+        let News { lane, time, epoch } = news;
+        self.order += 1;
+        self.heap.push(Reverse(Due { time, order: self.order, epoch, lane }));
+        if self.heap.len() >= self.sweep {
+            // A controller that has its sends recalled again and again must not fill the memory.
+            self.heap
+                .retain(|Reverse(due)| due.lane.upgrade().is_some_and(|lane| lane.lock().epoch == due.epoch));
+            self.sweep = SWEEP_MIN.max(2 * self.heap.len());
+        }
     }
 
     fn next(&self) -> Option<Ticks> {
@@ -97,7 +109,7 @@ impl Schedule {
 /// Runs until the sending side of `news` is gone.
 pub(super) fn run(news: &Receiver<News>, reports: &Reports) {
     sys::be_punctual();
-    let mut schedule = Schedule { heap: BinaryHeap::new(), order: 0 };
+    let mut schedule = Schedule::new();
     let mut spin = Spin::default();
     loop {
         let Some(time) = schedule.next() else {
@@ -145,7 +157,7 @@ pub(super) fn run(news: &Receiver<News>, reports: &Reports) {
 
 /// Makes the sends of a lane that are due.
 fn serve(due: Due, schedule: &mut Schedule, reports: &Reports) {
-    let lane = due.lane;
+    let Some(lane) = due.lane.upgrade() else { return };
     let mut queue = lane.lock();
     if queue.epoch != due.epoch {
         return;
@@ -156,24 +168,22 @@ fn serve(due: Due, schedule: &mut Schedule, reports: &Reports) {
             break;
         }
         let mut found = Vec::new();
-        let outcome = message::send(lane.0.fd.as_fd(), &job.data, job.remote.as_ref(), job.stamp, &mut found);
+        let outcome = message::send(lane.fd.as_fd(), &job.data, job.remote.as_ref(), job.stamp, &mut found);
         if matches!(outcome, Err(Errno::INTR)) {
             continue;
         }
         queue.jobs.pop_front();
         queue.stalled = outcome.is_err();
-        let (socket, generation) = (lane.0.socket, lane.0.generation);
+        let (socket, generation) = (lane.socket, lane.generation);
+        // Before the lock is given back: whoever recalls the lane then finds every outcome.
         reports.send(Done { socket, generation, outcome, reports: found });
         if queue.stalled {
             break;
         }
     }
     match queue.jobs.front().filter(|_| !queue.stalled).map(|job| job.time) {
-        Some(time) => {
-            let epoch = queue.epoch;
-            drop(queue);
-            schedule.add(time, epoch, lane);
-        }
+        // Behind the lanes that are due already, however old its head is.
+        Some(time) => schedule.hear(News { lane: due.lane, time: time.max(now()), epoch: due.epoch }),
         None => queue.known = false,
     }
 }

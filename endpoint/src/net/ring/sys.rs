@@ -69,7 +69,7 @@ impl Map {
 
     /// The bytes of a block that belongs to us; `None` while the kernel fills it.
     pub fn ready(&self, index: usize) -> Option<&[u8]> {
-        if self.status(index).load(Ordering::Acquire) & libc::TP_STATUS_USER as u32 == 0 {
+        if self.status(index).load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
             return None;
         }
         // SAFETY: inside the mapping (see `status`); the kernel does not write a block that is ours, and `release`, which
@@ -79,7 +79,7 @@ impl Map {
 
     /// Gives a block back to the kernel.
     pub fn release(&mut self, index: usize) {
-        self.status(index).store(libc::TP_STATUS_KERNEL as u32, Ordering::Release);
+        self.status(index).store(libc::TP_STATUS_KERNEL, Ordering::Release);
     }
 }
 
