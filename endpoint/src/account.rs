@@ -3,13 +3,17 @@
 use anyhow::Context;
 use pktlab::cert::{Burst, Verified};
 use pktlab::wire::Ticks;
+use tokio::task::JoinHandle;
 
 use crate::limits::{Charge, Ledger, Store, StoreError, Usage, keys};
 
 /// Writes to the store away from the thread that serves the session.
 pub struct Account {
     store: Store,
+    /// Where the next charge begins.
     charge: Charge,
+    /// A charge whose caller did not wait for its end.
+    pending: Option<JoinHandle<Result<Charge, StoreError>>>,
 }
 
 /// Limits of a session that begins now, and what to charge it to: nothing without a store.
@@ -34,17 +38,25 @@ pub async fn open(
     let (store, remembered) =
         reading.await?.context("what is left of the controller's limits cannot be told")?;
     let ledger = Ledger::new(chain, &remembered, builtin, now);
-    Ok((ledger, Some(Account { store, charge: Charge::new(chain, &remembered) })))
+    Ok((ledger, Some(Account { store, charge: Charge::new(chain, &remembered), pending: None })))
 }
 
 impl Account {
-    /// Records what the session used since its start. A call that is dropped is made all the same, and the next one counts
-    /// from the same point, so that an interruption can only charge too much.
+    /// Records what the session used since its start. A call that is dropped is made all the same; the next one waits for it.
     pub async fn charge(&mut self, used: Usage) -> Result<(), StoreError> {
+        self.settle().await?;
         let (store, mut charge) = (self.store.clone(), self.charge.clone());
-        let writing = tokio::task::spawn_blocking(move || store.charge(&mut charge, &used).map(|()| charge));
-        match writing.await {
-            Ok(charged) => self.charge = charged?,
+        let write = move || store.charge(&mut charge, &used).map(|()| charge);
+        self.pending = Some(tokio::task::spawn_blocking(write));
+        self.settle().await
+    }
+
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        let Some(pending) = &mut self.pending else { return Ok(()) };
+        let outcome = pending.await;
+        self.pending = None;
+        match outcome {
+            Ok(charge) => self.charge = charge?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
         Ok(())

@@ -13,6 +13,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::time::{TimerfdClockId, TimerfdFlags};
 use socket2::{Protocol, SockRef, TcpKeepalive, Type};
 
+use super::message::Channel;
 use super::open::{accepted, address_of, bound, errno_of, peer_of};
 use super::poll::{self, token};
 use super::{message, monotonic, now, options, raw};
@@ -40,7 +41,7 @@ pub struct CaptureOptions {
 }
 
 struct Open {
-    fd: Arc<OwnedFd>,
+    channel: Arc<Channel>,
     v6: bool,
     interest: Interest,
     /// Present once a send was handed over.
@@ -136,7 +137,7 @@ impl Sockets {
     }
 
     fn get(&self, id: SocketId) -> Result<BorrowedFd<'_>, Errno> {
-        self.table[usize::from(id)].as_ref().map(|open| open.fd.as_fd()).ok_or(Errno::BADF)
+        self.table[usize::from(id)].as_ref().map(|open| open.channel.as_fd()).ok_or(Errno::BADF)
     }
 
     fn raw(&mut self, id: SocketId) -> Option<&mut Raw> {
@@ -144,7 +145,13 @@ impl Sockets {
     }
 
     fn insert(&mut self, id: SocketId, fd: OwnedFd, v6: bool) {
-        let open = Open { fd: Arc::new(fd), v6, interest: Interest::default(), lane: None, raw: None };
+        let open = Open {
+            channel: Arc::new(Channel::new(fd)),
+            v6,
+            interest: Interest::default(),
+            lane: None,
+            raw: None,
+        };
         self.table[usize::from(id)] = Some(open);
     }
 
@@ -155,7 +162,7 @@ impl Sockets {
         max: usize,
         call: impl Fn(BorrowedFd<'_>, &mut Vec<u8>) -> Result<T, Errno>,
     ) -> Result<(Bytes, T), Errno> {
-        let fd = self.table[usize::from(id)].as_ref().map(|open| open.fd.as_fd()).ok_or(Errno::BADF)?;
+        let fd = self.table[usize::from(id)].as_ref().map(|open| open.channel.as_fd()).ok_or(Errno::BADF)?;
         if max < BUFFER {
             let mut exact = Vec::with_capacity(max);
             let extra = call(fd, &mut exact)?;
@@ -299,7 +306,7 @@ impl Net for Sockets {
         if let Some(place) = self.reports.iter().position(|(of, _)| *of == id) {
             return self.reports.remove(place).map(|(_, reported)| reported);
         }
-        message::reported(self.get(id).ok()?)
+        message::reported(&self.table[usize::from(id)].as_ref()?.channel)
     }
 
     fn send(&mut self, id: SocketId, data: &[u8]) -> Result<Sent, Errno> {
@@ -308,8 +315,9 @@ impl Net for Sockets {
     }
 
     fn send_to(&mut self, id: SocketId, data: &[u8], remote: SocketAddr, stamp: bool) -> Result<Sent, Errno> {
+        let open = self.table[usize::from(id)].as_ref().ok_or(Errno::BADF)?;
         let mut found = Vec::new();
-        let outcome = message::send(self.get(id)?, data, Some(&remote), stamp, &mut found);
+        let outcome = message::send(&open.channel, data, Some(&remote), stamp, &mut found);
         self.reports.extend(found.into_iter().map(|reported| (id, reported)));
         outcome
     }
@@ -318,7 +326,7 @@ impl Net for Sockets {
         let Some(open) = self.table[usize::from(id)].as_mut() else { return };
         let lane = open.lane.get_or_insert_with(|| {
             self.openings += 1;
-            self.pacer.lane(id, self.openings, open.fd.clone())
+            self.pacer.lane(id, self.openings, open.channel.clone())
         });
         let Timed { time, data, remote, stamp } = send;
         if let Err(error) = self.pacer.submit(lane, Job { time, data, remote, stamp }) {
@@ -347,12 +355,12 @@ impl Net for Sockets {
 
     fn set_option(&mut self, id: SocketId, option: SockOpt, value: u32) -> Result<(), Errno> {
         let open = self.table[usize::from(id)].as_ref().ok_or(Errno::BADF)?;
-        options::set(open.fd.as_fd(), open.v6, option, value)
+        options::set(open.channel.as_fd(), open.v6, option, value)
     }
 
     fn option(&mut self, id: SocketId, option: SockOpt) -> Result<u32, Errno> {
         let open = self.table[usize::from(id)].as_ref().ok_or(Errno::BADF)?;
-        options::get(open.fd.as_fd(), open.v6, option)
+        options::get(open.channel.as_fd(), open.v6, option)
     }
 
     fn watch(&mut self, id: SocketId, interest: Interest) {
@@ -363,14 +371,13 @@ impl Net for Sockets {
             Some(raw) => {
                 let ring = raw.capture.as_ref().map(|capture| capture.ring().as_fd());
                 let write = |interest: Interest| Interest { read: false, ..interest };
-                poll::watch(&self.epoll, open.fd.as_fd(), id.into(), write(before), write(interest)).and_then(
-                    |()| match ring {
+                poll::watch(&self.epoll, open.channel.as_fd(), id.into(), write(before), write(interest))
+                    .and_then(|()| match ring {
                         Some(ring) => poll::rewatch(&self.epoll, ring, token::ring(id), interest.read),
                         None => Ok(()),
-                    },
-                )
+                    })
             }
-            None => poll::watch(&self.epoll, open.fd.as_fd(), id.into(), before, interest),
+            None => poll::watch(&self.epoll, open.channel.as_fd(), id.into(), before, interest),
         };
         if let Err(errno) = outcome {
             tracing::warn!("socket {id}: the system refused to watch it: {errno}");
@@ -386,7 +393,7 @@ impl Net for Sockets {
         }
         if open.interest != Interest::default() {
             // The pacer's copy would keep it registered.
-            let _ = epoll::delete(&self.epoll, &open.fd);
+            let _ = epoll::delete(&self.epoll, open.channel.as_fd());
         }
     }
 }

@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use pktlab::wire::{SocketId, Ticks};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::net::message::Channel;
 use crate::session::{Errno, Reported, Sent};
 
 /// Stack of the thread, bytes.
@@ -55,7 +56,7 @@ pub struct Lane(Arc<Shared>);
 struct Shared {
     socket: SocketId,
     generation: u64,
-    fd: Arc<OwnedFd>,
+    channel: Arc<Channel>,
     queue: Mutex<Queue>,
 }
 
@@ -136,8 +137,8 @@ impl Pacer {
     }
 
     /// A queue for a socket; outcomes carry `generation`.
-    pub fn lane(&self, socket: SocketId, generation: u64, fd: Arc<OwnedFd>) -> Lane {
-        Lane(Arc::new(Shared { socket, generation, fd, queue: Mutex::default() }))
+    pub fn lane(&self, socket: SocketId, generation: u64, channel: Arc<Channel>) -> Lane {
+        Lane(Arc::new(Shared { socket, generation, channel, queue: Mutex::default() }))
     }
 
     /// Puts a send behind those of its lane, whatever their times.

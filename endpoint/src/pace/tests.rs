@@ -26,7 +26,7 @@ impl World {
     fn lane(&self, socket: SocketId) -> Lane {
         let source = UdpSocket::bind("127.0.0.1:0").expect("bound");
         message::prepare(source.as_fd(), false).expect("prepared");
-        self.pacer.lane(socket, 1, Arc::new(source.into()))
+        self.pacer.lane(socket, 1, Arc::new(Channel::new(source.into())))
     }
 
     fn submit(&mut self, lane: &Lane, time: Ticks, number: u32) {
@@ -160,7 +160,8 @@ fn a_closed_socket_does_not_wait_for_its_sends() {
     let source = UdpSocket::bind("127.0.0.1:0").expect("bound");
     let port = source.local_addr().expect("address");
     for round in 0..5_000 {
-        let lane = world.pacer.lane(1, round, Arc::new(source.try_clone().expect("clone").into()));
+        let lane =
+            world.pacer.lane(1, round, Arc::new(Channel::new(source.try_clone().expect("clone").into())));
         world.submit(&lane, Ticks::MAX, 1);
         world.pacer.recall(&lane);
     }

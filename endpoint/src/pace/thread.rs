@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::os::fd::AsFd;
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -168,7 +167,7 @@ fn serve(due: Due, schedule: &mut Schedule, reports: &Reports) {
             break;
         }
         let mut found = Vec::new();
-        let outcome = message::send(lane.fd.as_fd(), &job.data, job.remote.as_ref(), job.stamp, &mut found);
+        let outcome = message::send(&lane.channel, &job.data, job.remote.as_ref(), job.stamp, &mut found);
         if matches!(outcome, Err(Errno::INTR)) {
             continue;
         }

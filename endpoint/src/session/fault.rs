@@ -1,7 +1,10 @@
 //! Sockets that break: error mapping and what the controller is told (spec `endpoint.md` §8).
 
+use std::net::SocketAddr;
+
+use bytes::Bytes;
 use pktlab::vmem::{SocketState, extension, mask, send_error};
-use pktlab::wire::{ExtNote, Message, NErr, NStat, SocketId, StatEvent};
+use pktlab::wire::{ExtNote, Message, NErr, NStat, SocketId, StatEvent, Ticks};
 
 use super::Session;
 use super::net::{Errno, Net, Reported};
@@ -22,18 +25,7 @@ impl Session {
         };
         let remote = slot.remote;
         net.close(id);
-        let failed = Reported {
-            errno: u16::try_from(errno.raw_os_error()).unwrap_or(0),
-            origin: 0,
-            icmp_type: 0,
-            icmp_code: 0,
-            info: 0,
-            offender: None,
-            remote,
-            time: net.now(),
-            data: bytes::Bytes::new(),
-        };
-        self.report_error(id, failed, Share::default());
+        self.report_error(id, failed_call(errno, remote, net.now()), Share::default());
     }
 
     /// Passes on what the network reported about datagrams of a UDP socket.
@@ -116,6 +108,21 @@ impl Session {
         }
     }
 
+    /// The operating system refused the datagram at the head of the queue, and the controller understands NERR: the datagram
+    /// falls, the socket stays. Without NERR the controller could not tell that from a socket that works.
+    pub(super) fn datagram_fault(&mut self, id: SocketId, errno: Errno, net: &mut impl Net) {
+        let now = net.now();
+        let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
+        let Some(head) = slot.tx.pop_front() else { return };
+        slot.send_error = send_error::OTHER;
+        slot.send_error_tag = head.tag;
+        self.buf_used -= head.cost;
+        self.totals.unsent += 1;
+        let share = Share { cost: HELD_COST, ..Share::default() };
+        self.report_error(id, failed_call(errno, head.remote, now), share);
+        self.tag(id, head.tag, Left::unsent(now));
+    }
+
     /// Enters a state that only NCLOSE leaves.
     pub(super) fn break_socket(&mut self, id: SocketId, state: SocketState, net: &mut impl Net) {
         self.recall(id, net);
@@ -147,5 +154,20 @@ impl Session {
             event,
         };
         self.notify(id, mask::NSTAT, Output::Message(Message::NStat(stat)), Share::default());
+    }
+}
+
+/// A call that failed, as NERR tells it.
+fn failed_call(errno: Errno, remote: Option<SocketAddr>, time: Ticks) -> Reported {
+    Reported {
+        errno: u16::try_from(errno.raw_os_error()).unwrap_or(0),
+        origin: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        info: 0,
+        offender: None,
+        remote,
+        time,
+        data: Bytes::new(),
     }
 }

@@ -3,7 +3,7 @@
 //! A message that is due is sent here. One whose time is to come is handed over (see [`Net::hand_over`]), and so is what
 //! stands behind it, because a queue is not sorted by time.
 
-use pktlab::vmem::{SocketState, send_error};
+use pktlab::vmem::{SocketState, extension, send_error};
 use pktlab::wire::{ErrId, Proto, SocketId, Ticks};
 
 use super::Session;
@@ -156,6 +156,7 @@ impl Session {
 
     /// What a send of the head of the queue led to.
     fn outcome(&mut self, id: SocketId, outcome: Result<Sent, Errno>, net: &mut impl Net) {
+        let told = self.enabled & extension::NERR != 0;
         let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
         let Some(head) = slot.tx.front_mut() else { return };
         match outcome {
@@ -174,6 +175,7 @@ impl Session {
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => slot.blocked = true,
             Err(errno) if slot.proto == Proto::Raw => self.packet_fault(id, errno, net),
+            Err(errno) if slot.proto == Proto::Udp && told => self.datagram_fault(id, errno, net),
             Err(errno) => {
                 let tag = head.tag;
                 self.fault(id, errno, Some(tag), net);

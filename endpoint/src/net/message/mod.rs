@@ -4,7 +4,8 @@
 mod sys;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use libc::c_int;
@@ -16,14 +17,36 @@ use super::{now, sys as options};
 use crate::session::{Errno, Reported, Sent};
 use sys::Control;
 
-/// What the kernel is asked of every datagram socket: receive stamps, and transmit stamps of the packets that want one,
-/// without the packet.
-const STAMPS: u32 =
+/// What the kernel is asked of every datagram socket: receive stamps, and numbered transmit stamps of the packets that want
+/// one, without the packet.
+const STAMPS: u32 = UNNUMBERED | libc::SOF_TIMESTAMPING_OPT_ID;
+const UNNUMBERED: u32 =
     libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE | libc::SOF_TIMESTAMPING_OPT_TSONLY;
 /// Entries of the error queue looked at after one send.
 const LOOKS: usize = 16;
 /// Longest quotation of a datagram that an error report brings.
 const QUOTE: usize = 2048;
+/// Attempts at a send that fails because of errors of earlier ones.
+const ATTEMPTS: usize = 3;
+
+/// A socket and its error queue, which is read by one thread at a time: whoever looks for the stamp of a packet must find it.
+pub struct Channel {
+    fd: OwnedFd,
+    /// Number of the next packet that wants a stamp.
+    stamps: Mutex<u32>,
+}
+
+impl Channel {
+    pub fn new(fd: OwnedFd) -> Self {
+        Self { fd, stamps: Mutex::new(0) }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
 
 /// What came with a datagram.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +63,8 @@ pub struct Received {
 
 /// An entry of a socket's error queue.
 enum Entry {
-    /// A packet was handed to the device at this time.
-    Stamp(Ticks),
+    /// The packet with this number was handed to the device at this time.
+    Stamp(u32, Ticks),
     Error(Reported),
     /// Of no use here.
     Other,
@@ -63,7 +86,11 @@ pub fn prepare(fd: BorrowedFd<'_>, v6: bool) -> Result<(), Errno> {
 
 /// As [`prepare`], for a socket that only sends.
 pub fn prepare_stamps(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    options::set(fd, (libc::SOL_SOCKET, libc::SO_TIMESTAMPING), &(STAMPS as c_int))
+    set_stamps(fd, STAMPS)
+}
+
+fn set_stamps(fd: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
+    options::set(fd, (libc::SOL_SOCKET, libc::SO_TIMESTAMPING), &(flags as c_int))
         .map_err(|error| errno_of(&error))
 }
 
@@ -109,58 +136,92 @@ pub fn receive(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<Received, Err
 }
 
 /// One send that never blocks: a datagram or packet to `remote`, or a piece of a stream. With `stamp` the time is the
-/// kernel's transmit stamp where that is there when the call returns. Looking for it may bring to light what the network
-/// reported of earlier datagrams: that goes to `others`.
+/// kernel's transmit stamp where that is there when the call returns. What the network reported of earlier datagrams may
+/// come to light here: that goes to `others`.
 pub fn send(
-    fd: BorrowedFd<'_>,
+    channel: &Channel,
     data: &[u8],
     remote: Option<&SocketAddr>,
     stamp: bool,
     others: &mut Vec<Reported>,
 ) -> Result<Sent, Errno> {
+    let fd = channel.as_fd();
     let Some(remote) = remote else {
         let bytes = rustix::net::send(fd, data, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
         return Ok(Sent { bytes, time: now(), kernel_time: false });
     };
     let remote = socket2::SockAddr::from(*remote);
-    let wanted = (libc::SOL_SOCKET, libc::SO_TIMESTAMPING, libc::SOF_TIMESTAMPING_TX_SOFTWARE);
-    let before = now();
-    let call = || sys::send(fd, data, &remote, stamp.then_some(wanted));
-    let bytes = match call() {
-        Err(errno) if errno != Errno::AGAIN && errno != Errno::INTR => {
-            // An error reported for an earlier datagram makes the next send fail, once.
-            call()?
-        }
-        outcome => outcome?,
-    };
+    let mut next = channel.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = first_of(fd, &mut next, stamp, others, || {
+        let wanted = (libc::SOL_SOCKET, libc::SO_TIMESTAMPING, libc::SOF_TIMESTAMPING_TX_SOFTWARE);
+        sys::send(fd, data, &remote, stamp.then_some(wanted))
+    })?;
     let after = now();
     if stamp {
-        // A late stamp of an earlier packet is older than this call.
-        let mut found = None;
+        let number = *next;
+        *next = next.wrapping_add(1);
         for _ in 0..LOOKS {
             match entry(fd, &mut Vec::with_capacity(QUOTE)) {
                 None => break,
-                Some(Entry::Stamp(time)) if time >= before => found = Some(time),
-                Some(Entry::Stamp(_) | Entry::Other) => {}
+                Some(Entry::Stamp(of, time)) if of == number => {
+                    return Ok(Sent { bytes, time, kernel_time: true });
+                }
+                // Late, of an earlier packet.
+                Some(Entry::Stamp(..) | Entry::Other) => {}
                 Some(Entry::Error(reported)) => others.push(reported),
             }
-            if found.is_some() {
-                break;
-            }
-        }
-        if let Some(time) = found {
-            return Ok(Sent { bytes, time, kernel_time: true });
         }
     }
     Ok(Sent { bytes, time: after, kernel_time: false })
 }
 
-/// The next error that the network reported; late transmit stamps are passed over.
-pub fn reported(fd: BorrowedFd<'_>) -> Option<Reported> {
+/// Sends; an error reported for an earlier datagram, which makes the next send fail once, is no failure of this one.
+fn first_of(
+    fd: BorrowedFd<'_>,
+    next: &mut u32,
+    stamp: bool,
+    others: &mut Vec<Reported>,
+    call: impl Fn() -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
+    let mut attempt = 1;
+    loop {
+        let errno = match call() {
+            Err(errno) if errno != Errno::AGAIN && errno != Errno::INTR => errno,
+            outcome => return outcome,
+        };
+        if stamp {
+            // Whether a failed send takes a number is the kernel's affair: count anew.
+            let renumber = [UNNUMBERED, STAMPS].map(|flags| set_stamps(fd, flags));
+            *next = if renumber.iter().all(Result::is_ok) { 0 } else { *next };
+        }
+        let mut of_network = false;
+        for _ in 0..LOOKS {
+            match entry(fd, &mut Vec::with_capacity(QUOTE)) {
+                None => break,
+                // What the system says of this very call comes back as its error.
+                Some(Entry::Error(reported)) if reported.origin == libc::SO_EE_ORIGIN_LOCAL => {}
+                Some(Entry::Error(reported)) => {
+                    of_network = true;
+                    others.push(reported);
+                }
+                Some(Entry::Stamp(..) | Entry::Other) => {}
+            }
+        }
+        let own = matches!(errno, Errno::MSGSIZE | Errno::NOBUFS) && !of_network;
+        if own || attempt == ATTEMPTS {
+            return Err(errno);
+        }
+        attempt += 1;
+    }
+}
+
+/// The next error that the network reported; late transmit stamps are passed over. Nothing while a send looks for its stamp.
+pub fn reported(channel: &Channel) -> Option<Reported> {
+    let _alone = channel.stamps.try_lock().ok()?;
     let mut buffer = Vec::with_capacity(QUOTE);
     for _ in 0..LOOKS {
         buffer.clear();
-        if let Entry::Error(reported) = entry(fd, &mut buffer)? {
+        if let Entry::Error(reported) = entry(channel.as_fd(), &mut buffer)? {
             return Some(reported);
         }
     }
@@ -183,9 +244,11 @@ fn entry(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Option<Entry> {
     let Some(error) = error.and_then(|data| Some((data.first_chunk::<16>()?, data.get(16..)?))) else {
         return Some(Entry::Other);
     };
-    let (&[e0, e1, e2, e3, origin, icmp_type, icmp_code, _, i0, i1, i2, i3, ..], offender) = error;
+    let (&[e0, e1, e2, e3, origin, icmp_type, icmp_code, _, i0, i1, i2, i3, d0, d1, d2, d3], offender) =
+        error;
     if origin == libc::SO_EE_ORIGIN_TIMESTAMPING {
-        return Some(time.map_or(Entry::Other, Entry::Stamp));
+        let number = u32::from_ne_bytes([d0, d1, d2, d3]);
+        return Some(time.map_or(Entry::Other, |time| Entry::Stamp(number, time)));
     }
     Some(Entry::Error(Reported {
         errno: u16::try_from(u32::from_ne_bytes([e0, e1, e2, e3])).unwrap_or(0),
@@ -251,13 +314,22 @@ mod tests {
 
     use super::*;
 
-    fn pair(host: &str) -> (UdpSocket, UdpSocket) {
-        let make = || {
-            let socket = UdpSocket::bind(host).expect("bound");
-            prepare(socket.as_fd(), host.starts_with('[')).expect("prepared");
-            socket
-        };
-        (make(), make())
+    struct End {
+        socket: UdpSocket,
+        channel: Channel,
+    }
+
+    fn end(host: &str) -> End {
+        let socket = UdpSocket::bind(host).expect("bound");
+        prepare(socket.as_fd(), host.starts_with('[')).expect("prepared");
+        let channel = Channel::new(socket.try_clone().expect("clone").into());
+        End { socket, channel }
+    }
+
+    impl End {
+        fn address(&self) -> SocketAddr {
+            self.socket.local_addr().expect("address")
+        }
     }
 
     fn waited(socket: &UdpSocket, buffer: &mut Vec<u8>) -> Received {
@@ -285,52 +357,66 @@ mod tests {
     #[test]
     fn a_datagram_tells_its_times_and_its_header() {
         for (host, ip) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1")] {
-            let (one, two) = pair(host);
-            let (from, to) = (one.local_addr().expect("address"), two.local_addr().expect("address"));
-            socket2::SockRef::from(&one).set_ttl_v4(33).ok();
-            socket2::SockRef::from(&one).set_unicast_hops_v6(33).ok();
-            warm(&one, &two, to);
+            let (one, two) = (end(host), end(host));
+            let (from, to) = (one.address(), two.address());
+            socket2::SockRef::from(&one.socket).set_ttl_v4(33).ok();
+            socket2::SockRef::from(&one.socket).set_unicast_hops_v6(33).ok();
+            warm(&one.socket, &two.socket, to);
             let before = now();
-            let sent = send(one.as_fd(), b"hello", Some(&to), true, &mut Vec::new()).expect("sent");
+            let sent = send(&one.channel, b"hello", Some(&to), true, &mut Vec::new()).expect("sent");
             assert!(sent.kernel_time, "{host}: loopback stamps at once");
             assert!(before <= sent.time && sent.time <= now());
             let mut buffer = Vec::with_capacity(100);
-            let got = waited(&two, &mut buffer);
+            let got = waited(&two.socket, &mut buffer);
             assert_eq!((&buffer[..], got.remote), (&b"hello"[..], from));
             assert_eq!(
                 (got.ttl, got.tos, got.local),
                 (Some(33), Some(0), Some(ip.parse().expect("address")))
             );
             assert!(got.kernel_time && got.time >= sent.time && got.time <= now());
-            let plain = send(one.as_fd(), b"", Some(&to), false, &mut Vec::new()).expect("sent");
+            let plain = send(&one.channel, b"", Some(&to), false, &mut Vec::new()).expect("sent");
             assert!(!plain.kernel_time && plain.bytes == 0);
-            assert!(entry(one.as_fd(), &mut Vec::with_capacity(9)).is_none(), "no stamp is left over");
+            assert!(
+                entry(one.channel.as_fd(), &mut Vec::with_capacity(9)).is_none(),
+                "no stamp is left over"
+            );
         }
     }
 
     #[test]
     fn errors_of_the_network_are_reported_and_do_not_stop_sending() {
         for host in ["127.0.0.1:0", "[::1]:0"] {
-            let (one, two) = pair(host);
-            let gone = two.local_addr().expect("address");
+            let (one, two, alive) = (end(host), end(host), end(host));
+            let (gone, to) = (two.address(), alive.address());
             drop(two);
-            let (_, alive) = pair(host);
-            let to = alive.local_addr().expect("address");
             let mut others = Vec::new();
-            send(one.as_fd(), b"quoted", Some(&gone), false, &mut others).expect("sent");
+            send(&one.channel, b"quoted", Some(&gone), false, &mut others).expect("sent");
             std::thread::sleep(Duration::from_millis(50));
             // The error waits; this datagram must go out all the same.
-            send(one.as_fd(), b"through", Some(&to), true, &mut others).expect("sent");
+            send(&one.channel, b"through", Some(&to), true, &mut others).expect("sent");
             let mut buffer = Vec::with_capacity(100);
-            waited(&alive, &mut buffer);
+            waited(&alive.socket, &mut buffer);
             assert_eq!(buffer, b"through");
-            others.extend(reported(one.as_fd()));
+            others.extend(reported(&one.channel));
             let [error] = &others[..] else { panic!("{others:?}") };
             assert_eq!(i32::from(error.errno), libc::ECONNREFUSED);
             assert_eq!(error.remote, Some(gone));
             assert_eq!(&error.data[..], b"quoted");
             assert_eq!(error.offender.map(|ip| ip.is_loopback()), Some(true));
         }
+    }
+
+    #[test]
+    fn a_failed_send_is_told_once_and_stamps_keep_their_packets() {
+        let (one, two) = (end("127.0.0.1:0"), end("127.0.0.1:0"));
+        let (to, mut others) = (two.address(), Vec::new());
+        for _ in 0..3 {
+            let long = send(&one.channel, &[0; 65_508], Some(&to), true, &mut others);
+            assert_eq!(long, Err(Errno::MSGSIZE));
+            let sent = send(&one.channel, b"x", Some(&to), true, &mut others).expect("sent");
+            assert!(sent.kernel_time);
+        }
+        assert!(others.is_empty() && reported(&one.channel).is_none(), "{others:?}");
     }
 
     #[test]
