@@ -36,6 +36,8 @@ impl Session {
             // A network that sends more errors than the budget holds is not worth the memory.
             if cost <= self.buf_room() {
                 self.report_error(id, reported, Share { cost, ..Share::default() });
+            } else {
+                self.count_drop(id, 1, reported.data.len());
             }
         }
     }
