@@ -151,8 +151,8 @@ impl Ledger {
             || self.packet_bursts.iter().any(|burst| burst.count() == 0)
     }
 
-    /// Whether one write of `bytes` may be made at `now`.
-    pub fn admit(&mut self, now: Ticks, bytes: u64) -> Admit {
+    /// Whether one write of `bytes` may be made at `time`: now, or later for one that is then reserved and not made earlier.
+    pub fn admit(&mut self, time: Ticks, bytes: u64) -> Admit {
         if self.never(bytes) {
             return Admit::Exhausted;
         }
@@ -162,12 +162,12 @@ impl Ledger {
         if packets > left.send_packets || bytes > left.send_bytes {
             return Admit::AfterSettle;
         }
-        let byte_times = self.byte_bursts.iter_mut().map(|burst| burst.earliest(now, bytes));
-        let packet_times = self.packet_bursts.iter_mut().map(|burst| burst.earliest(now, packets));
+        let byte_times = self.byte_bursts.iter_mut().map(|burst| burst.earliest(time, bytes));
+        let packet_times = self.packet_bursts.iter_mut().map(|burst| burst.earliest(time, packets));
         // The latest of all; None as soon as one has no room even when empty.
-        match byte_times.chain(packet_times).try_fold(now, |latest, time| Some(latest.max(time?))) {
+        match byte_times.chain(packet_times).try_fold(time, |latest, free| Some(latest.max(free?))) {
             None => Admit::AfterSettle,
-            Some(time) if time > now => Admit::At(time),
+            Some(free) if free > time => Admit::At(free),
             Some(_) => Admit::Now,
         }
     }

@@ -56,24 +56,23 @@ impl Window {
         self.count
     }
 
-    /// The earliest time, not before `now`, at which `amount` more fits. `None`: not even into an empty window.
-    pub fn earliest(&mut self, now: Ticks, amount: u64) -> Option<Ticks> {
+    /// The earliest time, not before `time`, at which `amount` more fits. `None`: not even into an empty window. `time` may
+    /// be ahead of the clock, so nothing is forgotten here: other sends may come before it.
+    pub fn earliest(&mut self, time: Ticks, amount: u64) -> Option<Ticks> {
         if amount > self.count {
             return None;
         }
-        self.follow_clock(now);
-        self.forget(now);
+        self.follow_clock(time);
         let mut over = (self.sum + u128::from(amount)).saturating_sub(u128::from(self.count));
-        if over == 0 {
-            return Some(now);
-        }
-        for (time, sent) in &self.sends {
-            over = over.saturating_sub(u128::from(*sent));
+        let mut free = time;
+        for (sent_at, sent) in &self.sends {
             if over == 0 {
-                return Some(time.saturating_add(self.window));
+                break;
             }
+            over = over.saturating_sub(u128::from(*sent));
+            free = free.max(sent_at.saturating_add(self.window));
         }
-        Some(now)
+        Some(free)
     }
 
     /// Counts a send. One that is reported late counts as if made at the latest one known.
@@ -81,17 +80,20 @@ impl Window {
         if amount == 0 {
             return;
         }
-        self.sum += u128::from(amount);
         if let Some((latest, sent)) = self.sends.back_mut()
             && *latest >= time
         {
-            *sent = sent.saturating_add(amount);
+            let before = *sent;
+            *sent = before.saturating_add(amount);
+            self.sum += u128::from(*sent - before);
             return;
         }
+        self.forget(time);
         if self.sends.len() >= SENDS {
-            self.coalesce(time);
+            self.coalesce();
         }
         self.sends.push_back((time, amount));
+        self.sum += u128::from(amount);
     }
 
     /// A clock set back would make the sends count for as long as it was set back: their ages are kept instead.
@@ -106,9 +108,10 @@ impl Window {
         }
     }
 
-    fn forget(&mut self, now: Ticks) {
-        while let Some((time, sent)) = self.sends.front()
-            && time.saturating_add(self.window) <= now
+    /// Drops what no longer counts at `time`, which must not be ahead of the clock.
+    fn forget(&mut self, time: Ticks) {
+        while let Some((sent_at, sent)) = self.sends.front()
+            && sent_at.saturating_add(self.window) <= time
         {
             self.sum -= u128::from(*sent);
             self.sends.pop_front();
@@ -116,8 +119,7 @@ impl Window {
     }
 
     /// Makes room: at most `CELLS` + 2 entries are left, each as late as its latest send.
-    fn coalesce(&mut self, now: Ticks) {
-        self.forget(now);
+    fn coalesce(&mut self) {
         let cell = self.window / CELLS + 1;
         let mut kept: VecDeque<(Ticks, u64)> = VecDeque::with_capacity(SENDS);
         for (time, sent) in self.sends.drain(..) {
@@ -128,6 +130,7 @@ impl Window {
                 _ => kept.push_back((time, sent)),
             }
         }
+        self.sum = kept.iter().map(|(_, sent)| u128::from(*sent)).sum();
         self.sends = kept;
     }
 
