@@ -13,6 +13,9 @@ mod record;
 mod store;
 mod window;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use pktlab::cert::{CertType, Certificate, KeyId, Verified};

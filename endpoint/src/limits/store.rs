@@ -174,6 +174,18 @@ impl Store {
         }
         Ok(expired)
     }
+
+    /// Writes bytes as a record.
+    #[cfg(test)]
+    pub(super) fn put(&self, key: &CertKey, value: &[u8]) -> Result<(), StoreError> {
+        let transaction = self.db.begin_write().map_err(database)?;
+        transaction
+            .open_table(RECORDS)
+            .map_err(database)?
+            .insert(key.bytes().as_slice(), value)
+            .map_err(database)?;
+        transaction.commit().map_err(database)
+    }
 }
 
 fn find(
