@@ -83,6 +83,17 @@ impl Remaining {
 }
 
 impl Usage {
+    /// The larger one of each.
+    pub fn max(&self, other: &Usage) -> Usage {
+        Usage {
+            send_packets: self.send_packets.max(other.send_packets),
+            send_bytes: self.send_bytes.max(other.send_bytes),
+            receive_packets: self.receive_packets.max(other.receive_packets),
+            receive_bytes: self.receive_bytes.max(other.receive_bytes),
+            run_time: self.run_time.max(other.run_time),
+        }
+    }
+
     /// What was used after the moment of `earlier`.
     pub fn since(&self, earlier: &Usage) -> Usage {
         Usage {

@@ -131,7 +131,8 @@ impl Store {
         if session.entries.iter().any(|entry| entry.left.touched_by(&more)) {
             self.subtract(&session.entries, &more)?;
         }
-        session.charged = *used;
+        // A clock set back must not make the same time count again later.
+        session.charged = session.charged.max(used);
         Ok(())
     }
 

@@ -32,6 +32,9 @@ impl Session {
     pub(super) fn receive_errors(&mut self, id: SocketId, net: &mut impl Net) {
         for _ in 0..TURN {
             let Some(reported) = net.reported(id) else { return };
+            if self.enabled & extension::NERR == 0 {
+                continue;
+            }
             let cost = HELD_COST + reported.data.len() as u64;
             // A network that sends more errors than the budget holds is not worth the memory.
             if cost <= self.buf_room() {
