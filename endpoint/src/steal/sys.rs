@@ -13,6 +13,8 @@ const LINK_CREATE: c_long = 28;
 
 const PROG_TYPE_SCHED_CLS: u32 = 3;
 const ATTACH_TCX_INGRESS: u32 = 46;
+/// Without another program named beside it: before all of them (BPF_F_BEFORE).
+const FIRST: u32 = 1 << 3;
 /// The verifier's log, bytes; it is read after a refusal only.
 const LOG_LEN: usize = 1 << 20;
 /// Bytes of the log's end that an error shows: the reason stands there.
@@ -32,6 +34,7 @@ pub(super) enum MapKind {
 #[derive(Debug)]
 pub(super) struct Map {
     pub fd: OwnedFd,
+    kind: MapKind,
     key_len: usize,
     /// Bytes of one value as system calls carry it.
     value_len: usize,
@@ -143,15 +146,17 @@ impl Map {
         };
         // SAFETY: the attributes hold no address.
         let fd = unsafe { bpf_fd(MAP_CREATE, &mut attr)? };
-        Ok(Map { fd, key_len: key_len as usize, value_len: value_len as usize })
+        Ok(Map { fd, kind, key_len: key_len as usize, value_len: value_len as usize })
     }
 
     fn element(&self, key: &[u8], value: &[u8]) -> Element {
         Element { map_fd: number(&self.fd), _padding: 0, key: address(key), value: address(value), flags: 0 }
     }
 
-    /// Sets one entry. Not for per-CPU maps, whose values are larger than they say.
+    /// Sets one entry.
     pub fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        // The kernel would read one value for each CPU.
+        assert_ne!(self.kind, MapKind::PerCpuArray, "per-CPU values are larger than they say");
         assert_eq!((key.len(), value.len()), (self.key_len, self.value_len), "sizes of key and value");
         let mut attr = self.element(key, value);
         // SAFETY: the kernel reads a key and a value of exactly the sizes the map was made with.
@@ -228,10 +233,11 @@ pub(super) fn load_program(code: &[u8], btf: &OwnedFd, functions: &[[u32; 2]]) -
     ))
 }
 
-/// Attaches behind what is already there. The kernel detaches when the last descriptor of the link is closed.
+/// Attaches before what is already there: the first program that lets a packet pass ends the chain, and one behind it
+/// would never see the packet. The kernel detaches when the last descriptor of the link is closed.
 pub(super) fn attach(program: &OwnedFd, ifindex: u32) -> io::Result<OwnedFd> {
     let mut attr =
-        LinkCreate { prog_fd: number(program), ifindex, attach_type: ATTACH_TCX_INGRESS, flags: 0 };
+        LinkCreate { prog_fd: number(program), ifindex, attach_type: ATTACH_TCX_INGRESS, flags: FIRST };
     // SAFETY: the attributes hold no address.
     unsafe { bpf_fd(LINK_CREATE, &mut attr) }
 }

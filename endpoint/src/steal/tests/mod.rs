@@ -83,3 +83,13 @@ fn a_refusal_shows_what_the_verifier_said() {
     let error = sys::load_program(&asm.finish(), &types, &[[0, btf::MAIN]]).unwrap_err().to_string();
     assert!(error.contains("R3 !read_ok"), "{error}");
 }
+
+#[test]
+fn per_cpu_values_are_not_set_from_one() {
+    if !permitted() {
+        return;
+    }
+    let map = Map::create(MapKind::PerCpuArray, 4, 8, 1, None).unwrap();
+    let refused = std::panic::catch_unwind(|| map.update(&KEY, &[0; 8]));
+    assert!(refused.is_err());
+}

@@ -128,6 +128,28 @@ fn several_on_one_interface_make_a_union() {
     });
 }
 
+/// A program of somebody else that lets everything pass ends the chain for those behind it.
+#[test]
+fn a_program_that_was_there_before_hides_nothing() {
+    in_namespace(|| {
+        let mut asm = asm::Asm::default();
+        // TCX_PASS
+        asm.mov(asm::R0, 0);
+        asm.exit();
+        let types = sys::load_btf(&btf::build()).unwrap();
+        let program = sys::load_program(&asm.finish(), &types, &[[0, btf::MAIN]]).unwrap();
+        let _there = sys::attach(&program, LOOPBACK).unwrap();
+        let (from, a, b, free) = (udp(0), udp(0), udp(0), udp(0));
+        let mut first = Steal::attach(LOOPBACK, &[]).unwrap();
+        let mut second = Steal::attach(LOOPBACK, &[]).unwrap();
+        assert!(arrives(&from, &a, &free));
+        first.set(&udp_to(port(&a)), u64::MAX).unwrap();
+        second.set(&udp_to(port(&b)), u64::MAX).unwrap();
+        assert!(!arrives(&from, &a, &free));
+        assert!(!arrives(&from, &b, &free));
+    });
+}
+
 /// More than fits the contiguous part of a packet: the filter must see what lies in its pages.
 #[test]
 fn large_packets_are_seen_to_their_end() {
