@@ -6,7 +6,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::filter::tests::{
-    ADD, B, DW, H, JNE, MUL, SUB, W, alu_r, differential, hostile, jump, load, packet_at, packet_by, wide,
+    ADD, B, DW, H, JNE, MUL, SUB, W, alu_r, differential, hostile, jump, load, packet_at, packet_by,
+    store_imm, wide,
 };
 use crate::filter::{Fault, Packet, Verdict};
 use crate::steal::program::{DROP, NEXT};
@@ -116,6 +117,19 @@ fn the_context_is_the_same() {
     {
         assert!(compare(&loaded, &[load(size, 0, 1, offset), EXIT], &[0x45; 40]).is_some());
     }
+}
+
+#[test]
+fn a_packet_leaves_nothing_on_the_stack_for_the_next() {
+    if !permitted() {
+        return;
+    }
+    let loaded = Loaded::new().unwrap();
+    let leaves = filter(&[load(DW, 0, 10, -8), store_imm(DW, 10, -8, -1), EXIT]);
+    loaded.set(&leaves, u64::MAX).unwrap();
+    // The verdict is the last run's.
+    let (verdict, _) = testing::run(&loaded.program, &frame(0x0800, &[0x45; 40]), 16).unwrap();
+    assert_eq!(verdict, NEXT);
 }
 
 #[test]

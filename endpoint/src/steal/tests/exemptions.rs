@@ -80,6 +80,7 @@ fn ipv4_connections() {
         ("own, to the other end on this host", NEXT, v4(LOCAL, REMOTE, TCP, 0, &sent)),
         ("own, first fragment", NEXT, v4(REMOTE, LOCAL, TCP, 0x2000, &own)),
         ("own, later fragment", NEXT, v4(REMOTE, LOCAL, TCP, 0x2003, &[9; 16])),
+        ("own, fragment behind 32 KiB", NEXT, v4(REMOTE, LOCAL, TCP, 0x1000, &[9; 16])),
         ("another port", DROP, v4(REMOTE, LOCAL, TCP, 0, &foreign)),
         ("ports the wrong way round", DROP, v4(REMOTE, LOCAL, TCP, 0, &sent)),
         ("UDP with the ports", DROP, v4(REMOTE, LOCAL, UDP, 0, &own)),
