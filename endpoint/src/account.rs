@@ -57,6 +57,8 @@ impl Account {
         self.pending = None;
         match outcome {
             Ok(charge) => self.charge = charge?,
+            // Not begun, because the runtime ends: nothing is lost that the next session could use.
+            Err(error) if error.is_cancelled() => {}
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
         Ok(())

@@ -9,7 +9,8 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 
 use super::{Finding, Verdict};
-use crate::config::{Config, Protocol, interfaces, raw_permitted};
+use crate::config::{Config, Protocol, raw_permitted};
+use crate::net::interfaces;
 use crate::{dial, net};
 
 /// For one answer of a resolver; a second question follows a lost one.

@@ -3,42 +3,10 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::Context;
-use nix::ifaddrs::getifaddrs;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::net::interfaces;
 use crate::policy::Own;
-
-/// An address of a network interface, up or not.
-#[derive(Clone, Debug)]
-pub struct Interface {
-    pub name: String,
-    pub address: IpAddr,
-    /// Prefix length.
-    pub bits: u8,
-}
-
-/// All addresses of all interfaces.
-pub fn interfaces() -> anyhow::Result<Vec<Interface>> {
-    let list = getifaddrs().context("cannot list the addresses of this host")?;
-    Ok(list
-        .filter_map(|entry| {
-            let (address, mask) = (entry.address.as_ref()?, entry.netmask.as_ref());
-            let (address, bits) = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-                (Some(v4), _) => {
-                    let mask = mask.and_then(|mask| mask.as_sockaddr_in()).map(|mask| mask.ip());
-                    (IpAddr::V4(v4.ip()), mask.map_or(32, |mask| u32::from(mask).leading_ones()))
-                }
-                (_, Some(v6)) => {
-                    let mask = mask.and_then(|mask| mask.as_sockaddr_in6()).map(|mask| mask.ip());
-                    (IpAddr::V6(v6.ip()), mask.map_or(128, |mask| u128::from(mask).leading_ones()))
-                }
-                _ => return None,
-            };
-            Some(Interface { name: entry.interface_name, address, bits: bits as u8 })
-        })
-        .collect())
-}
 
 /// Everything that leads to this host or to all of its neighbours: its addresses and the exported ones.
 pub(super) fn own(exported: &[(IpAddr, u8)]) -> anyhow::Result<Vec<Own>> {

@@ -20,7 +20,7 @@ use crate::net;
 use crate::policy::{Policy, Rules};
 use crate::session::SessionConfig;
 
-pub use host::{Interface, interfaces, raw_permitted};
+pub use host::raw_permitted;
 pub use values::{Allowed, Burst, Network, Span};
 
 /// Extension bits this endpoint knows.

@@ -7,19 +7,23 @@ use anyhow::{Context, bail};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-/// One address of an interface.
-struct Own {
-    interface: String,
-    loopback: bool,
-    address: IpAddr,
-    bits: u8,
+/// An address of a network interface.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    pub name: String,
+    pub up: bool,
+    pub loopback: bool,
+    pub address: IpAddr,
+    /// Prefix length.
+    pub bits: u8,
 }
 
 /// Resolves a list of `auto`, interface names, `a.b.c.d[/len]` and IPv6 addresses, in order and without repetition.
 ///
 /// `auto` stands for the addresses of all interfaces that are up, loopback only for a family that has no other.
 pub fn exported(list: &[String]) -> anyhow::Result<Vec<(IpAddr, u8)>> {
-    let own = interfaces()?;
+    let mut own = interfaces()?;
+    own.retain(|own| own.up && !is_link_local(own.address));
     let mut found: Vec<(IpAddr, u8)> = Vec::new();
     for entry in list {
         let before = found.len();
@@ -33,7 +37,7 @@ pub fn exported(list: &[String]) -> anyhow::Result<Vec<(IpAddr, u8)>> {
             }
             continue;
         }
-        found.extend(own.iter().filter(|own| own.interface == *entry).map(|own| (own.address, own.bits)));
+        found.extend(own.iter().filter(|own| own.name == *entry).map(|own| (own.address, own.bits)));
         if found.len() == before {
             found.push(literal(entry, &own)?);
         }
@@ -47,7 +51,7 @@ pub fn exported(list: &[String]) -> anyhow::Result<Vec<(IpAddr, u8)>> {
     Ok(unique)
 }
 
-fn literal(entry: &str, own: &[Own]) -> anyhow::Result<(IpAddr, u8)> {
+fn literal(entry: &str, own: &[Interface]) -> anyhow::Result<(IpAddr, u8)> {
     let (address, bits) = match entry.split_once('/') {
         Some((address, bits)) => (address, Some(bits)),
         None => (entry, None),
@@ -68,32 +72,34 @@ fn literal(entry: &str, own: &[Own]) -> anyhow::Result<(IpAddr, u8)> {
     Ok((address, bits))
 }
 
-fn interfaces() -> anyhow::Result<Vec<Own>> {
+/// All addresses of all interfaces.
+pub fn interfaces() -> anyhow::Result<Vec<Interface>> {
     let list = getifaddrs().context("cannot list the addresses of this host")?;
     Ok(list
-        .filter(|entry| entry.flags.contains(InterfaceFlags::IFF_UP))
         .filter_map(|entry| {
-            let address = entry.address.as_ref()?;
-            let netmask = entry.netmask.as_ref();
-            let (address, bits) = if let Some(v4) = address.as_sockaddr_in() {
-                let mask = netmask.and_then(|mask| mask.as_sockaddr_in()).map(|mask| mask.ip());
-                (IpAddr::V4(v4.ip()), mask.map_or(32, |mask| u32::from(mask).leading_ones() as u8))
-            } else {
-                let v6 = address.as_sockaddr_in6()?;
-                let mask = netmask.and_then(|mask| mask.as_sockaddr_in6()).map(|mask| mask.ip());
-                (IpAddr::V6(v6.ip()), mask.map_or(128, |mask| u128::from(mask).leading_ones() as u8))
+            let (address, mask) = (entry.address.as_ref()?, entry.netmask.as_ref());
+            let (address, bits) = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+                (Some(v4), _) => {
+                    let mask = mask.and_then(|mask| mask.as_sockaddr_in()).map(|mask| mask.ip());
+                    (IpAddr::V4(v4.ip()), mask.map_or(32, |mask| u32::from(mask).leading_ones()))
+                }
+                (_, Some(v6)) => {
+                    let mask = mask.and_then(|mask| mask.as_sockaddr_in6()).map(|mask| mask.ip());
+                    (IpAddr::V6(v6.ip()), mask.map_or(128, |mask| u128::from(mask).leading_ones()))
+                }
+                _ => return None,
             };
+            let up = entry.flags.contains(InterfaceFlags::IFF_UP);
             let loopback = entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
-            Some(Own { interface: entry.interface_name, loopback, address, bits })
+            Some(Interface { name: entry.interface_name, up, loopback, address, bits: bits as u8 })
         })
-        .filter(|own| !is_link_local(own.address))
         .collect())
 }
 
 /// Index of the interface that owns `address`.
 pub fn interface_of(address: IpAddr) -> Option<u32> {
     let own = interfaces().ok()?.into_iter().find(|own| own.address == address)?;
-    nix::net::if_::if_nametoindex(own.interface.as_str()).ok()
+    nix::net::if_::if_nametoindex(own.name.as_str()).ok()
 }
 
 /// Link-local addresses need a scope, which the protocol cannot carry.

@@ -22,7 +22,7 @@ mod ring;
 mod sockets;
 mod sys;
 
-pub use addresses::{exported, resolv_conf};
+pub use addresses::{Interface, exported, interfaces, resolv_conf};
 pub use poll::Polled;
 pub use sockets::{CaptureOptions, Sockets};
 

@@ -22,7 +22,13 @@ const READ_MIN: u64 = 32 * 1024;
 impl Session {
     pub(super) fn receive_stream(&mut self, id: SocketId, net: &mut impl Net) {
         let Some(room) = self.stream_room(id) else { return };
-        let received = net.receive(id, room as usize);
+        let left = self.ledger.left();
+        if left.receive_bytes == 0 || left.receive_packets == 0 {
+            // A stream that went on with a hole would be taken for what the remote sent.
+            tracing::info!("socket {id}: closed, the receive limit of the certificates is used up");
+            return self.fault(id, Errno::DQUOT, None, net);
+        }
+        let received = net.receive(id, room.min(left.receive_bytes) as usize);
         let time = net.now();
         let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
         match received {
@@ -34,12 +40,7 @@ impl Session {
             }
             Ok(data) => {
                 let payload = data.len() as u64;
-                if !self.ledger.receive(payload) {
-                    self.count_drop(id, 1, data.len());
-                    // A stream with a hole would be taken for what the remote sent.
-                    tracing::info!("socket {id}: closed, the receive limit of the certificates is used up");
-                    return self.fault(id, Errno::DQUOT, None, net);
-                }
+                self.ledger.receive(payload);
                 let share = Share { cost: NDATA_TCP + payload, payload, owner: Some((id, slot.generation)) };
                 let family = slot.family.octet();
                 let message = NData { socket: id, family, proto: Proto::Tcp, time, remote: None, data };
