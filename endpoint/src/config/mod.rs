@@ -143,12 +143,12 @@ pub struct Raw {
 
 impl Raw {
     /// Below, a burst of full packets is lost; above, 256 captures could take the memory of a small host.
-    const RING: std::ops::RangeInclusive<u32> = 64 * 1024..=64 * 1024 * 1024;
+    const RING: std::ops::RangeInclusive<u32> = 1024 * 1024..=64 * 1024 * 1024;
 }
 
 impl Default for Raw {
     fn default() -> Self {
-        Self { steal: false, ring: 1024 * 1024 }
+        Self { steal: false, ring: 4 * 1024 * 1024 }
     }
 }
 
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(session.extensions, EXTENSIONS);
         assert!(session.resolvers.is_empty());
         assert!(!session.raw && !session.steal);
-        assert_eq!(session.ring, 1 << 20);
+        assert_eq!(session.ring, 4 << 20);
         assert_eq!(session.burst, Some(BURST));
         let private = "192.168.3.4".parse().expect("address");
         assert!(session.policy.allows(private).is_err());
