@@ -175,7 +175,10 @@ impl Driver {
             let idle = {
                 let core = &mut *self.core.borrow_mut();
                 let polled = core.sockets.poll()?;
-                for (id, outcome) in if polled.made { core.sockets.made() } else { Vec::new() } {
+                if polled.made {
+                    core.sockets.hear();
+                }
+                while let Some((id, outcome)) = core.sockets.next_made() {
                     core.session.made(id, outcome, &mut core.sockets);
                 }
                 for (id, ready) in &polled.sockets {

@@ -104,15 +104,20 @@ impl Sockets {
         })
     }
 
-    /// Outcomes of timed sends, in order of sending.
-    pub fn made(&mut self) -> Vec<(SocketId, Result<Sent, Errno>)> {
+    /// Hears of timed sends; their outcomes are then at [`Sockets::next_made`].
+    pub fn hear(&mut self) {
         self.pacer.clear();
         self.look();
-        let made = std::mem::take(&mut self.made);
-        made.into_iter()
-            .filter(|done| self.is_current(done))
-            .map(|done| (done.socket, done.outcome))
-            .collect()
+    }
+
+    /// The next outcome of a timed send, in order of sending. One at a time, because what it leads to may take back others.
+    pub fn next_made(&mut self) -> Option<(SocketId, Result<Sent, Errno>)> {
+        loop {
+            let done = self.made.pop_front()?;
+            if self.is_current(&done) {
+                return Some((done.socket, done.outcome));
+            }
+        }
     }
 
     fn look(&mut self) {
