@@ -47,7 +47,8 @@ impl Session {
             tracing::debug!("socket {id}: filter refused: {refused}");
             ErrId::ESKTBADFILT
         })?;
-        slot.capture = None;
+        self.count_losses(id, net);
+        slot_capture(self, id, None);
         let begun = capture.end > net.now();
         if let Err(errno) = net.capture(id, begun.then_some(&filter), capture.end) {
             tracing::warn!("socket {id}: cannot capture: {errno}");
@@ -66,7 +67,7 @@ impl Session {
         if !self.slots[usize::from(id)].as_deref().is_some_and(over) {
             return;
         }
-        self.receive_packets(id, net);
+        while self.receive_packets(id, net) {}
         // Stopping can fail only where nothing is captured any more.
         let _ = net.capture(id, None, 0);
         slot_capture(self, id, None);
@@ -77,12 +78,18 @@ impl Session {
         self.slots.iter().flatten().any(|slot| slot.capture.is_some())
     }
 
-    pub(super) fn receive_packets(&mut self, id: SocketId, net: &mut impl Net) {
+    /// Passes on what was captured; true when more of it may wait.
+    pub(super) fn receive_packets(&mut self, id: SocketId, net: &mut impl Net) -> bool {
+        let mut more = true;
         for _ in 0..TURN {
-            let Ok(packet) = net.receive_packet(id) else { break };
+            let Ok(packet) = net.receive_packet(id) else {
+                more = false;
+                break;
+            };
             let buf_room = self.buf_room();
-            let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
+            let Some(slot) = self.slots[usize::from(id)].as_mut() else { return false };
             if slot.capture.is_none_or(|end| packet.time > end) {
+                more = false;
                 continue;
             }
             let room = slot.room().min(buf_room.saturating_sub(NDATA_RAW));
@@ -122,6 +129,7 @@ impl Session {
             self.notify(id, mask::NDATA, output, share);
         }
         self.count_losses(id, net);
+        more
     }
 
     /// Adds what the kernel and the filter lost to the counters of a raw socket.

@@ -33,8 +33,7 @@ impl Session {
             Some(Ok(ExtRequest::NWait(wait))) => self.wait(wait),
             Some(Ok(ExtRequest::NTake(take))) => self.take(take, net),
             Some(Err(_)) => {
-                self.result(ErrId::ECTLBADMSG);
-                self.end(End::Malformed, net);
+                self.end_with(ErrId::ECTLBADMSG, End::Malformed, net);
             }
             None => self.result(ErrId::ECTLNOTSUP),
         }
@@ -74,8 +73,15 @@ impl Session {
             option,
             SockOpt::NoDelay | SockOpt::KeepAlive | SockOpt::Linger | SockOpt::MaxSegment | SockOpt::QuickAck
         );
-        // Packets of raw sockets carry their own headers.
-        if slot.proto == Proto::Raw || (stream && slot.proto != Proto::Tcp) {
+        let datagram = matches!(option, SockOpt::Broadcast | SockOpt::MulticastTtl | SockOpt::MulticastLoop);
+        let read_only = option == SockOpt::PathMtu;
+        let foreign = match slot.proto {
+            Proto::Tcp => datagram,
+            Proto::Udp => stream,
+            // Their packets carry their own headers.
+            Proto::Raw => true,
+        };
+        if foreign || (read_only && request.value.is_some()) {
             return Err(ErrId::ECTLNOTSUP);
         }
         Ok(option)

@@ -8,10 +8,12 @@ use pktlab::wire::{ExtNote, Message, NErr, NStat, SocketId, StatEvent, Ticks};
 
 use super::Session;
 use super::net::{Errno, Net, Reported};
-use super::output::{HELD_COST, Left, Output, Share};
+use super::output::{Left, Output, Share};
 
 /// Reported errors passed on before another socket has its turn.
 const TURN: usize = 32;
+/// Accounting bytes of a NERR of a UDP socket beside what it quotes.
+const NERR: u64 = 142;
 
 impl Session {
     /// The queue of a failed connect is kept and never sent (spec §8).
@@ -32,17 +34,24 @@ impl Session {
     pub(super) fn receive_errors(&mut self, id: SocketId, net: &mut impl Net) {
         for _ in 0..TURN {
             let Some(reported) = net.reported(id) else { return };
-            if self.enabled & extension::NERR == 0 {
-                continue;
-            }
-            let cost = HELD_COST + reported.data.len() as u64;
-            // A network that sends more errors than the budget holds is not worth the memory.
-            if cost <= self.buf_room() {
-                self.report_error(id, reported, Share { cost, ..Share::default() });
-            } else {
-                self.count_drop(id, 1, reported.data.len());
-            }
+            self.report_datagram(id, reported);
         }
+    }
+
+    /// A NERR of a UDP socket takes its place in both budgets as an NDATA would.
+    fn report_datagram(&mut self, id: SocketId, reported: Reported) {
+        let buf_room = self.buf_room();
+        let Some(slot) = &self.slots[usize::from(id)] else { return };
+        if self.enabled & extension::NERR == 0 {
+            return;
+        }
+        let payload = reported.data.len() as u64;
+        let cost = NERR + payload;
+        if payload > slot.room() || cost > buf_room {
+            return self.count_drop(id, 1, reported.data.len());
+        }
+        let owner = Some((id, slot.generation));
+        self.report_error(id, reported, Share { cost, payload, owner });
     }
 
     fn report_error(&mut self, id: SocketId, reported: Reported, share: Share) {
@@ -71,6 +80,11 @@ impl Session {
 
     /// A read (`failing` is `None`) or the write of an NSEND with tag `failing` broke the socket.
     pub(super) fn fault(&mut self, id: SocketId, errno: Errno, failing: Option<u16>, net: &mut impl Net) {
+        // A send that was handed over may have met the same error before, which is then told already.
+        self.recall(id, net);
+        if self.slots[usize::from(id)].as_ref().is_none_or(|slot| slot.state.is_error()) {
+            return;
+        }
         let (state, code, error) = match errno {
             Errno::TIMEDOUT => (SocketState::TimedOut, NStat::TIMEOUT, send_error::TIMED_OUT),
             Errno::CONNRESET => (SocketState::Reset, NStat::RESET, send_error::RESET),
@@ -123,8 +137,8 @@ impl Session {
         slot.send_error_tag = head.tag;
         self.buf_used -= head.cost;
         self.totals.unsent += 1;
-        let share = Share { cost: HELD_COST, ..Share::default() };
-        self.report_error(id, failed_call(errno, head.remote, now), share);
+        self.receive_errors(id, net);
+        self.report_datagram(id, failed_call(errno, head.remote, now));
         self.tag(id, head.tag, Left::unsent(now));
     }
 

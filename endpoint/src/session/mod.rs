@@ -119,6 +119,10 @@ pub struct Session {
     waits: BTreeMap<(Ticks, u64), u32>,
     wait_count: u64,
     totals: Totals,
+    /// START succeeded.
+    started: bool,
+    /// Limits may let more leave than when [`Slot::after_others`] was set.
+    freed: bool,
 }
 
 impl Session {
@@ -138,6 +142,8 @@ impl Session {
             waits: BTreeMap::new(),
             wait_count: 0,
             totals: Totals::default(),
+            started: false,
+            freed: false,
         }
     }
 
@@ -146,12 +152,12 @@ impl Session {
         match self.phase {
             Phase::Over(_) => {}
             _ if matches!(frame, Frame::Malformed { .. }) => {
-                self.result(ErrId::ECTLBADMSG);
-                self.end(End::Malformed, net);
+                self.end_with(ErrId::ECTLBADMSG, End::Malformed, net);
             }
             Phase::Setup { .. } => self.set_up(frame, net),
             Phase::Run => self.run(frame, net),
         }
+        self.send_freed(net);
     }
 
     /// Requests may be read now.
@@ -207,11 +213,13 @@ impl Session {
             }
         }
         self.end_waits(net);
+        self.send_freed(net);
     }
 
     /// Ends the session with SUSPD: the endpoint has something more important to do.
     pub fn suspend(&mut self, net: &mut impl Net) {
         if self.ended().is_none() {
+            self.recall_all(net);
             self.answer(Message::Suspd);
             self.end(End::Suspended, net);
         }
@@ -236,18 +244,39 @@ impl Session {
         self.close(net);
     }
 
+    /// Ends the session with a RESULT behind which nothing follows.
+    fn end_with(&mut self, errid: ErrId, end: End, net: &mut impl Net) {
+        self.recall_all(net);
+        self.result(errid);
+        self.end(end, net);
+    }
+
+    /// What was sent meanwhile is told before the last message.
+    fn recall_all(&mut self, net: &mut impl Net) {
+        for id in 0..=SocketId::MAX {
+            self.recall(id, net);
+        }
+    }
+
     /// Closes all sockets. What is queued for the controller stays.
     pub fn close(&mut self, net: &mut impl Net) {
+        self.recall_all(net);
         for id in 0..=SocketId::MAX {
-            // Their notifications are lost, their bytes count.
-            self.recall(id, net);
-            let Some(slot) = self.slots[usize::from(id)].take() else { continue };
-            self.totals.unsent += slot.tx.len() as u64;
-            for waiting in slot.listener.iter().flatten() {
-                net.refuse(waiting.handle);
-            }
-            net.close(id);
+            self.remove(id, net);
         }
+    }
+
+    /// Frees a slot: unsent NSENDs and held notifications are discarded, the socket and what waits at it are closed.
+    fn remove(&mut self, id: SocketId, net: &mut impl Net) -> bool {
+        let Some(slot) = self.slots[usize::from(id)].take() else { return false };
+        for waiting in slot.listener.iter().flatten() {
+            net.refuse(waiting.handle);
+        }
+        self.totals.unsent += slot.tx.len() as u64;
+        self.buf_used -= slot.tx.iter().map(|pending| pending.cost).sum::<u64>();
+        self.buf_used -= slot.held.iter().map(|held| held.share.cost).sum::<u64>();
+        net.close(id);
+        true
     }
 
     /// Accounting bytes left of BUFMAX.

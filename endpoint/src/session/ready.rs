@@ -26,7 +26,9 @@ impl Session {
             if ready.read && watched.read {
                 match proto {
                     Proto::Udp => self.receive_datagrams(id, net),
-                    Proto::Raw => self.receive_packets(id, net),
+                    Proto::Raw => {
+                        self.receive_packets(id, net);
+                    }
                     Proto::Tcp if listens => self.accept(id, net),
                     Proto::Tcp => self.receive_stream(id, net),
                 }
@@ -36,6 +38,7 @@ impl Session {
             }
         }
         self.watch(id, net);
+        self.send_freed(net);
     }
 
     fn connected(&mut self, id: SocketId, net: &mut impl Net) {

@@ -2,7 +2,7 @@
 
 use pktlab::wire::Ticks;
 
-use super::{Phase, Session};
+use super::Session;
 use crate::status::{Left, SessionReport, Traffic, moment};
 
 /// What has no other place to be counted. All numbers begin with the session.
@@ -24,8 +24,7 @@ impl Session {
         let left = self.ledger.left();
         let limited = |left: u64| (left != u64::MAX).then_some(left);
         SessionReport {
-            started: self.phase != Phase::Over(super::End::SetupTimeout)
-                && !matches!(self.phase, Phase::Setup { .. }),
+            started: self.started,
             sockets_open: self.slots.iter().flatten().count() as u32,
             sockets_opened: u64::from(self.ledger.sockets() - self.opens_left),
             captures: self.slots.iter().flatten().filter(|slot| slot.capture.is_some()).count() as u32,

@@ -24,11 +24,11 @@ impl Session {
                     "refused the controller: its certificates demand {} monitor(s), which this endpoint cannot run",
                     self.ledger.monitors().len()
                 );
-                self.result(ErrId::ECRTNOHDAT);
-                self.end(End::Refused, net);
+                self.end_with(ErrId::ECRTNOHDAT, End::Refused, net);
             }
             Frame::Message(Message::Start) => {
                 self.phase = Phase::Run;
+                self.started = true;
                 self.answer(Message::Result(Outcome::Plain(ErrId::SUCCESS)));
             }
             _ => self.result(ErrId::ECTLNOTSUP),
@@ -57,8 +57,7 @@ impl Session {
             Message::NCap(capture) => self.capture(&capture, net),
             Message::NCtl(control) => self.control(&control, net),
             Message::Yield { resume } => {
-                self.result(ErrId::SUCCESS);
-                self.end(End::Yield { resume }, net);
+                self.end_with(ErrId::SUCCESS, End::Yield { resume }, net);
             }
             _ => self.result(ErrId::ECTLNOTSUP),
         }
@@ -170,16 +169,9 @@ impl Session {
     fn close_socket(&mut self, id: SocketId, net: &mut impl Net) {
         // What was sent meanwhile is told before the RESULT.
         self.recall(id, net);
-        let Some(slot) = self.slots[usize::from(id)].take() else {
+        if !self.remove(id, net) {
             return self.result(ErrId::ESKTNOTOPEN);
-        };
-        for waiting in slot.listener.iter().flatten() {
-            net.refuse(waiting.handle);
         }
-        self.totals.unsent += slot.tx.len() as u64;
-        self.buf_used -= slot.tx.iter().map(|pending| pending.cost).sum::<u64>();
-        self.buf_used -= slot.held.iter().map(|held| held.share.cost).sum::<u64>();
-        net.close(id);
         self.result(ErrId::SUCCESS);
         self.watch_all(net);
     }

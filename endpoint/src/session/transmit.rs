@@ -9,7 +9,7 @@ use pktlab::wire::{ErrId, Proto, SocketId, Ticks};
 use super::Session;
 use super::net::{Errno, Net, Sent, Timed};
 use super::output::Left;
-use super::slot::{Pending, Slot};
+use super::slot::Pending;
 use crate::limits::Admit;
 
 /// Messages sent before another socket has its turn.
@@ -70,9 +70,11 @@ impl Session {
         }
         slot.not_before = None;
         slot.after_others = false;
-        match self.ledger.admit(next.time.max(now), next.rest().len() as u64) {
+        // Asked about the present: what was sent lately must not be forgotten for what may leave later.
+        match self.ledger.admit(now, next.rest().len() as u64) {
             Admit::Now if due && alone => Step::Send,
             Admit::Now => Step::HandOver,
+            Admit::At(time) if time <= next.time => Step::HandOver,
             // With something handed over, the next look comes with its outcome.
             _ if !alone => Step::Nothing,
             Admit::AfterSettle => {
@@ -111,11 +113,19 @@ impl Session {
     /// A send handed over was made, or failed.
     pub fn made(&mut self, id: SocketId, outcome: Result<Sent, Errno>, net: &mut impl Net) {
         self.settle(id, outcome, net);
-        for other in 0..=SocketId::MAX {
-            let waits = |slot: &Slot| slot.after_others;
-            if other == id || self.slots[usize::from(other)].as_deref().is_some_and(waits) {
-                self.transmit(other, net);
-                self.watch(other, net);
+        self.transmit(id, net);
+        self.watch(id, net);
+        self.send_freed(net);
+    }
+
+    /// Looks again at what waited for reserved sends, once some of them came to their end.
+    pub(super) fn send_freed(&mut self, net: &mut impl Net) {
+        while std::mem::take(&mut self.freed) {
+            for id in 0..=SocketId::MAX {
+                if self.slots[usize::from(id)].as_ref().is_some_and(|slot| slot.after_others) {
+                    self.transmit(id, net);
+                    self.watch(id, net);
+                }
             }
         }
     }
@@ -135,6 +145,7 @@ impl Session {
     fn unreserve(&mut self, id: SocketId) {
         let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
         let handed = std::mem::take(&mut slot.handed);
+        self.freed |= handed > 0;
         for pending in slot.tx.iter().take(handed) {
             self.ledger.settle(pending.rest().len() as u64, None, 0);
         }
@@ -145,6 +156,7 @@ impl Session {
         let Some(slot) = self.slots[usize::from(id)].as_mut().filter(|slot| slot.handed > 0) else { return };
         let Some(head) = slot.tx.front() else { return };
         slot.handed -= 1;
+        self.freed = true;
         self.ledger.settle(head.rest().len() as u64, None, 0);
         if outcome.is_err() {
             // What follows was not made either: it waits for the same reason, or falls with the socket.

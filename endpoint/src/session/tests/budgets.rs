@@ -1,26 +1,11 @@
 //! Budgets, back-pressure, masks and order (spec `endpoint.md` §3, §6, §7).
 
-use pktlab::vmem::{mask, socket as cell, system};
+use pktlab::vmem::{mask, socket as cell};
 use pktlab::wire::{Frame, Message};
 
 use super::super::FIFO_FULL;
-use super::world::{Lab, SECOND, START, address, config, send_to, shape};
+use super::lab::{Lab, SECOND, START, config, send_to, shape};
 use crate::limits::Ledger;
-
-impl Lab {
-    fn set_mask(&mut self, id: u8, bits: u16) -> Vec<Message> {
-        self.write(cell::block(id) + cell::NOTIFMASK, &bits.to_be_bytes())
-    }
-
-    fn datagram(&mut self, id: u8, data: &str) {
-        self.world.datagrams.push_back((data.as_bytes().to_vec(), address("192.0.2.53:53")));
-        self.readable(id);
-    }
-
-    fn buf_used(&mut self) -> u32 {
-        u32::from_be_bytes(self.read(system::BUFUSED, 4).try_into().expect("four bytes"))
-    }
-}
 
 #[test]
 fn a_stream_is_read_up_to_its_budget_and_then_not() {
@@ -175,7 +160,7 @@ fn data_of_an_earlier_opening_is_not_charged_to_the_next() {
     lab.udp(1, 100);
     lab.datagram(1, "old");
     lab.session.request(Frame::Message(Message::NClose { socket: 1 }), &mut lab.world);
-    lab.session.request(Frame::Message(super::world::udp(1, 100)), &mut lab.world);
+    lab.session.request(Frame::Message(super::lab::udp(1, 100)), &mut lab.world);
     lab.datagram(1, "new");
     assert_eq!(lab.session.take_batch(3, 1000).len(), 3);
     lab.session.sent(&mut lab.world);

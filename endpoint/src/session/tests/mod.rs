@@ -1,6 +1,11 @@
 //! The session on virtual time, with a scripted world.
 
 mod budgets;
+mod extension;
+mod lab;
+mod limits;
+mod raw;
 mod requests;
+mod timed;
 mod transmit;
 mod world;

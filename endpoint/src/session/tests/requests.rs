@@ -5,7 +5,7 @@ use pktlab::vmem::{SocketState, extension, mask, socket as cell, system};
 use pktlab::wire::{Frame, Message, NCap, NCtl, NOpen, NSend, OpenAddress, Proto};
 
 use super::super::{End, Errno, OpenFault, Output};
-use super::world::{LATE, Lab, SECOND, address, config, fin, limited, ok, result, send, send_to, tcp, udp};
+use super::lab::{LATE, Lab, SECOND, address, config, fin, limited, ok, result, send, send_to, tcp, udp};
 use crate::limits::Ledger;
 use pktlab::wire::{ErrId, ExtNote};
 
@@ -51,7 +51,7 @@ fn certificates_that_demand_monitors_are_refused_at_start() {
 
 #[test]
 fn a_session_ends_with_its_certificates() {
-    let end = super::world::START + SECOND;
+    let end = super::lab::START + SECOND;
     let mut lab = Lab::with(config(), limited("", end));
     lab.udp(1, 0);
     lab.advance(SECOND);
@@ -223,7 +223,7 @@ fn memory_shows_the_system() {
     assert_eq!(lab.read(system::IP4NO, 10), [1, 1, 0, 0, 0, 6, 0, 1, 0x86, 0xa0]);
     assert_eq!(lab.read(system::IP4LS, 9), [192, 0, 2, 1, 255, 255, 255, 0, 0]);
     assert_eq!(lab.read(system::IP6LS, 2), [0x20, 0x01]);
-    assert_eq!(lab.read(system::TIME, 8), super::world::START.to_be_bytes());
+    assert_eq!(lab.read(system::TIME, 8), super::lab::START.to_be_bytes());
     assert_eq!(lab.read(system::IP4DNSNO, 2), [1, 1]);
     assert_eq!(lab.read(system::IP4DNSLS, 5), [192, 0, 2, 53, 0]);
     assert_eq!(lab.read(system::IP6DNSLS + 15, 1), [0x53]);

@@ -4,7 +4,7 @@ use pktlab::vmem::{SocketState, send_error, socket as cell};
 use pktlab::wire::Message;
 
 use super::super::Errno;
-use super::world::{Lab, SECOND, START, fin, send, send_to, shape, tcp};
+use super::lab::{Lab, SECOND, START, fin, send, send_to, shape, tcp};
 
 #[test]
 fn results_precede_tags_and_targets_are_never_early() {
