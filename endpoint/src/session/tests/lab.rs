@@ -323,6 +323,10 @@ pub fn shape(messages: &[Message]) -> Vec<String> {
             Message::NTag(tag) => format!("tag {} {:#x}", tag.tag, tag.errid.0),
             Message::NStat(stat) => format!("stat {:?}", stat.event),
             Message::Result(Outcome::Plain(errid)) => format!("result {:#x}", errid.0),
+            Message::MData { addr, data } => {
+                let bytes: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("memory {addr:08x} {bytes}")
+            }
             other => format!("{other:?}"),
         })
         .collect()

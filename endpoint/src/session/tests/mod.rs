@@ -6,6 +6,7 @@ mod lab;
 mod limits;
 mod raw;
 mod requests;
+mod table;
 mod timed;
 mod transmit;
 mod world;
