@@ -1,12 +1,11 @@
 //! NCAP: checks, the filter in force, and what it captures (spec `endpoint.md` §5.5, `raw.md` §4).
 
 use pktlab::program::Program;
-use pktlab::vmem::{SocketState, extension, mask};
-use pktlab::wire::{ErrId, ExtNote, Family, Message, NCap, NData, NDatx, Proto, SocketId, Ticks};
+use pktlab::vmem::SocketState;
+use pktlab::wire::{ErrId, Family, NCap, NDatx, Proto, SocketId, Ticks};
 
 use super::Session;
 use super::net::Net;
-use super::output::{Output, Share};
 use super::request::matches;
 use super::slot::CAPTURE_DELAY;
 use crate::filter::Filter;
@@ -15,6 +14,8 @@ use crate::filter::Filter;
 const FILTER_MAX: usize = 65_536;
 /// Accounting bytes of a captured packet beside its payload (spec `endpoint.md` §7).
 const NDATA_RAW: u64 = 124;
+/// Captures of a session at a time: each has memory of the kernel that no other budget counts.
+const CAPTURES_MAX: usize = 16;
 /// Packets taken before another socket has its turn.
 const TURN: usize = 64;
 
@@ -47,6 +48,11 @@ impl Session {
             tracing::debug!("socket {id}: filter refused: {refused}");
             ErrId::ESKTBADFILT
         })?;
+        let running = slot.capture.is_some();
+        let others = self.slots.iter().flatten().filter(|slot| slot.capture.is_some()).count();
+        if !running && others >= CAPTURES_MAX {
+            return Err(ErrId::ESYSNOBUFS);
+        }
         self.count_losses(id, net);
         slot_capture(self, id, None);
         let begun = capture.end > net.now();
@@ -86,47 +92,25 @@ impl Session {
                 more = false;
                 break;
             };
-            let buf_room = self.buf_room();
-            let Some(slot) = self.slots[usize::from(id)].as_mut() else { return false };
+            let Some(slot) = &self.slots[usize::from(id)] else { return false };
             if slot.capture.is_none_or(|end| packet.time > end) {
                 more = false;
                 continue;
             }
-            let room = slot.room().min(buf_room.saturating_sub(NDATA_RAW));
-            let mut data = packet.data;
-            let truncated = data.len() as u64 > room;
-            if room == 0 || !self.ledger.receive((data.len() as u64).min(room)) {
-                self.count_drop(id, 1, data.len());
-                continue;
-            }
-            let (family, owner) = (slot.family, Some((id, slot.generation)));
-            if truncated {
-                self.count_drop(id, 1, data.len() - room as usize);
-                data.truncate(room as usize);
-            }
-            let payload = data.len() as u64;
-            let share = Share { cost: NDATA_RAW + payload, payload, owner };
-            let output = if self.enabled & extension::STAMPS != 0 {
-                Output::Extension(ExtNote::NDatx(NDatx {
-                    socket: id,
-                    family,
-                    proto: Proto::Raw,
-                    time: packet.time,
-                    kernel_time: true,
-                    ttl: None,
-                    tos: None,
-                    truncated,
-                    local: None,
-                    remote: None,
-                    data,
-                }))
-            } else {
-                let family = family.octet();
-                let message =
-                    NData { socket: id, family, proto: Proto::Raw, time: packet.time, remote: None, data };
-                Output::Message(Message::NData(message))
+            let note = NDatx {
+                socket: id,
+                family: slot.family,
+                proto: Proto::Raw,
+                time: packet.time,
+                kernel_time: true,
+                ttl: None,
+                tos: None,
+                truncated: false,
+                local: None,
+                remote: None,
+                data: packet.data,
             };
-            self.notify(id, mask::NDATA, output, share);
+            self.deliver(note, NDATA_RAW);
         }
         self.count_losses(id, net);
         more

@@ -69,47 +69,58 @@ impl Session {
                 // A receive error changes nothing (spec §8): it tells of an earlier datagram.
                 Err(_) => continue,
             };
-            let Datagram { mut data, remote, time, kernel_time, ttl, tos, local } = received;
-            let buf_room = self.buf_room();
-            let Some(slot) = self.slots[usize::from(id)].as_mut() else { return };
-            let overhead = if slot.family == Family::V4 { NDATA_UDP_V4 } else { NDATA_UDP_V6 };
-            let room = slot.room().min(buf_room.saturating_sub(overhead));
-            let truncated = data.len() as u64 > room;
-            // An empty datagram needs no payload budget, only its place in the queue.
-            if (room == 0 && truncated)
-                || buf_room < overhead
-                || !self.ledger.receive((data.len() as u64).min(room))
-            {
-                self.count_drop(id, 1, data.len());
-                continue;
-            }
-            let (family, owner) = (slot.family, Some((id, slot.generation)));
-            if truncated {
-                self.count_drop(id, 1, data.len() - room as usize);
-                data.truncate(room as usize);
-            }
-            let payload = data.len() as u64;
-            let share = Share { cost: overhead + payload, payload, owner };
-            let (proto, remote) = (Proto::Udp, Some(remote));
-            let output = if self.enabled & extension::STAMPS != 0 {
-                Output::Extension(ExtNote::NDatx(NDatx {
-                    socket: id,
-                    family,
-                    proto,
-                    time,
-                    kernel_time,
-                    ttl,
-                    tos,
-                    truncated,
-                    local,
-                    remote,
-                    data,
-                }))
-            } else {
-                let family = family.octet();
-                Output::Message(Message::NData(NData { socket: id, family, proto, time, remote, data }))
+            let Datagram { data, remote, time, kernel_time, ttl, tos, local } = received;
+            let Some(slot) = &self.slots[usize::from(id)] else { return };
+            let family = slot.family;
+            let overhead = if family == Family::V4 { NDATA_UDP_V4 } else { NDATA_UDP_V6 };
+            let note = NDatx {
+                socket: id,
+                family,
+                proto: Proto::Udp,
+                time,
+                kernel_time,
+                ttl,
+                tos,
+                truncated: false,
+                local,
+                remote: Some(remote),
+                data,
             };
-            self.notify(id, mask::NDATA, output, share);
+            self.deliver(note, overhead);
         }
+    }
+
+    /// Queues a datagram or packet as far as the budgets have room and the limits allow; `overhead` are its accounting bytes
+    /// beside the payload.
+    pub(super) fn deliver(&mut self, mut note: NDatx, overhead: u64) {
+        let (id, len) = (note.socket, note.data.len());
+        let buf_room = self.buf_room();
+        let Some(slot) = &self.slots[usize::from(id)] else { return };
+        let owner = Some((id, slot.generation));
+        let room = slot.room().min(buf_room.saturating_sub(overhead));
+        let payload = room.min(len as u64);
+        // An empty datagram needs no payload budget, only its place in the queue.
+        if (room == 0 && len > 0) || buf_room < overhead || !self.ledger.receive(payload) {
+            return self.count_drop(id, 1, len);
+        }
+        note.truncated = payload < len as u64;
+        if note.truncated {
+            self.count_drop(id, 1, len - payload as usize);
+            note.data.truncate(payload as usize);
+        }
+        let output = if self.enabled & extension::STAMPS != 0 {
+            Output::Extension(ExtNote::NDatx(note))
+        } else {
+            let NDatx { socket, family, proto, time, remote, data, .. } = note;
+            Output::Message(Message::NData(NData {
+                socket,
+                family: family.octet(),
+                proto,
+                time,
+                remote,
+                data,
+            }))
+        };
+        self.notify(id, mask::NDATA, output, Share { cost: overhead + payload, payload, owner });
     }
 }

@@ -317,3 +317,18 @@ fn stamps_stand_for_both_kinds_of_data() {
 }
 
 const ALL_BUT_STAMPS: u32 = super::lab::ALL & !extension::STAMPS;
+
+#[test]
+fn a_session_captures_with_sixteen_sockets_at_most() {
+    let mut lab = Lab::raw(Ledger::unlimited());
+    for id in 0..17 {
+        assert_eq!(lab.errid(raw(id, "0.0.0.0", 1000)), 0);
+    }
+    for id in 0..16 {
+        assert_eq!(lab.errid(capture(id, u64::MAX, EVERYTHING)), 0);
+    }
+    assert_eq!(lab.errid(capture(16, u64::MAX, EVERYTHING)), 0x30);
+    assert_eq!(lab.errid(capture(3, u64::MAX, EVERYTHING)), 0, "one that runs may have another filter");
+    assert_eq!(lab.errid(capture(3, 1, EVERYTHING)), 0, "and be stopped");
+    assert_eq!(lab.errid(capture(16, u64::MAX, EVERYTHING)), 0);
+}
