@@ -1,8 +1,18 @@
 //! Whole-system test support: runs a command natively on the endpoint's host and under `pktwrap` on the controller's, and
 //! compares what they did; whatever is wrapped must not move a packet counter of the controller's devices.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `normal`, `process` | output without timings, a look at running processes |
+//! | `endpoint` | a standing endpoint in the laboratory, driven through the controller's API |
+//! | `filter`, `packet`, `wire` | capture filters, packets, and what arrives at a host |
 
+pub mod endpoint;
+pub mod filter;
 pub mod normal;
+pub mod packet;
 pub mod process;
+pub mod wire;
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

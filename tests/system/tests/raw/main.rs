@@ -1,0 +1,12 @@
+//! Raw sockets of a real endpoint in the laboratory: real hosts, answers of real kernels.
+
+mod echo;
+
+/// Whether what needs root of the machine can be tested; says so if not.
+fn permitted() -> bool {
+    let permitted = system_tests::endpoint::real_root();
+    if !permitted {
+        println!("skipped: not root of this machine");
+    }
+    permitted
+}
