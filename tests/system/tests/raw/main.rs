@@ -1,6 +1,8 @@
 //! Raw sockets of a real endpoint in the laboratory: real hosts, answers of real kernels.
 
 mod echo;
+mod steal;
+mod trace;
 
 /// Whether what needs root of the machine can be tested; says so if not.
 fn permitted() -> bool {
