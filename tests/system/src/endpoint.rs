@@ -22,6 +22,18 @@ use crate::built;
 /// How long anything may take that should happen at once, on a machine that is busy with something else.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// For [`Options::before`]: a user of no rights but CAP_NET_RAW.
+pub const NET_RAW_ONLY: &[&str] = &[
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--no-new-privs",
+    "--inh-caps=-all,+net_raw",
+    "--ambient-caps=-all,+net_raw",
+    "--bounding-set=-all,+net_raw",
+];
+
 /// What is special about an endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -102,7 +114,7 @@ impl Rig {
         let log = fs::File::options().append(true).create(true).open(self.log())?;
         let mut command = self.lab.command("endpoint", line[0]);
         command.args(&line[1..]).arg("-c").arg(self.home.path().join("endpoint.toml"));
-        command.arg(self.listener.local_addr()?.to_string()).env("PKTENDPT_LOG", "info,pktendpt=debug");
+        command.arg(self.listener.local_addr()?.to_string()).env("PKTENDPT_LOG", "info");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.running = Some(command.spawn().context("cannot run ip; scripts/setup installs it")?);
         Ok(())

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use netlab::scenario::LONG_WAY;
 use pktlab::controller::{Change, Controller, Event, HeaderChanges, Received, Socket, SocketOptions, Tagged};
 use pktlab::wire::{ErrId, Ticks};
-use system_tests::endpoint::{Options, Rig, data, event, raw, tag};
+use system_tests::endpoint::{NET_RAW_ONLY, Options, Rig, data, event, raw, tag};
 use system_tests::wire::Wire;
 use system_tests::{filter, packet};
 
@@ -141,20 +141,10 @@ async fn bad_headers_cost_their_packet_and_not_the_socket() -> Result<()> {
 
 #[tokio::test]
 async fn one_capability_is_enough() -> Result<()> {
-    let before = &[
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--no-new-privs",
-        "--inh-caps=-all,+net_raw",
-        "--ambient-caps=-all,+net_raw",
-        "--bounding-set=-all,+net_raw",
-    ];
     if !crate::permitted() {
         return Ok(());
     }
-    let mut rig = Rig::up(&Options { before, ..Options::default() })?;
+    let mut rig = Rig::up(&Options { before: NET_RAW_ONLY, ..Options::default() })?;
     let controller = rig.meet().await?;
     let status = std::fs::read_to_string(format!("/proc/{}/status", rig.pid()?))?;
     for line in ["Uid:\t65534", "CapPrm:\t0000000000002000", "CapEff:\t0000000000002000"] {

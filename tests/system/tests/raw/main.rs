@@ -1,6 +1,8 @@
 //! Raw sockets of a real endpoint in the laboratory: real hosts, answers of real kernels.
 
+mod bounds;
 mod echo;
+mod filters;
 mod steal;
 mod trace;
 

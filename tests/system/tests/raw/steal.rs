@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use netlab::Lab;
 use pktlab::controller::Controller;
-use pktlab::vmem::system;
-use pktlab::wire::Ticks;
-use system_tests::endpoint::{Options, Rig, SOON, data, raw};
+use pktlab::vmem::{SocketState, socket as cell, system};
+use pktlab::wire::{ErrId, Ticks};
+use system_tests::endpoint::{NET_RAW_ONLY, Options, Rig, SOON, data, raw};
 use system_tests::filter::{self, accept, byte, half};
 use system_tests::packet::{self, ACK, Parsed, RST, SYN};
 use system_tests::wire::Wire;
@@ -206,6 +206,26 @@ async fn it_ends_with_the_end_the_socket_and_the_session() -> Result<()> {
         }
         ask(&rig.lab, "target", service).context(end)?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_capture_that_cannot_withhold_fails() -> Result<()> {
+    if !crate::permitted() {
+        return Ok(());
+    }
+    let mut rig = Rig::up(&Options { before: NET_RAW_ONLY, ..STEAL })?;
+    let controller = rig.meet().await?;
+    let (mut socket, own) = raw(&controller, ANY).await?;
+    let refused = socket.send.capture(&filter::everything(), Ticks::MAX).await;
+    assert_eq!(refused.err().and_then(|error| error.errid()), Some(ErrId::EUNKFAULT));
+    let block = controller.mread(socket.send.block_addr() + cell::STAT, 1).await?;
+    assert_eq!(SocketState::from_octet(block[0]), Some(SocketState::UnkFault));
+    // It does not observe in silence instead: the host has answered, the answer was there to be seen.
+    let probe = || TcpStream::connect_timeout(&(own, 1).into(), SOON).is_err();
+    assert!(rig.lab.inside("target", probe)?);
+    answers(&controller).await?;
+    assert!(socket.receive.try_recv().is_none());
     Ok(())
 }
 
