@@ -187,6 +187,9 @@ impl Lab {
             ("ipv6/conf/default/accept_ra", "0"),
             ("ipv6/conf/default/router_solicitations", "0"),
             ("ipv6/conf/default/addr_gen_mode", "1"),
+            // Every error is reported: of many probes in a row each has its answer.
+            ("ipv4/icmp_ratelimit", "0"),
+            ("ipv6/icmp/ratelimit", "0"),
         ];
         let netns = self.netns(&host.name);
         settings.iter().try_for_each(|(name, value)| set(&netns, name, value))?;
