@@ -117,6 +117,23 @@ fn datagrams_keep_their_bounds_and_addresses() -> Result<()> {
 }
 
 #[test]
+fn a_closed_port_is_an_error_of_the_connected_socket() -> Result<()> {
+    check(
+        "import socket\n\
+         for family, host in ((socket.AF_INET, '10.91.4.2'), (socket.AF_INET6, 'fd91:0:0:4::2')):\n\
+         \x20   c = socket.socket(family, socket.SOCK_DGRAM); c.settimeout(5); c.connect((host, 9))\n\
+         \x20   for attempt in range(2):\n\
+         \x20       c.send(b'x')\n\
+         \x20       try: print(c.recv(100))\n\
+         \x20       except OSError as e: print(e.errno)\n\
+         \x20   c.connect((host, 7)); c.send(b'open'); print(c.recv(100))\n\
+         \x20   u = socket.socket(family, socket.SOCK_DGRAM); u.settimeout(5)\n\
+         \x20   u.sendto(b'x', (host, 9)); u.sendto(b'other', (host, 7)); print(u.recvfrom(100)[0])\n",
+        "111\n111\nb'open'\nb'other'\n111\n111\nb'open'\nb'other'\n",
+    )
+}
+
+#[test]
 fn names() -> Result<()> {
     check(
         "import socket\n\

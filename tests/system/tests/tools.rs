@@ -89,6 +89,10 @@ fn dig() -> Result<()> {
         ("dig +short txt.lab TXT", 0, "a text of the laboratory"),
         ("dig +short -x 10.91.4.2", 0, "lab."),
         ("dig @10.91.66.66 +tries=1 +time=1 www.lab", 9, ""),
+        ("dig @10.91.4.2 -p 9 +tries=1 +time=5 www.lab", 9, "connection refused"),
+        ("dig @fd91:0:0:4::2 -p 9 +tries=2 +time=5 www.lab", 9, "connection refused"),
+        ("host -p 9 -W 5 -R 1 www.lab 10.91.4.2", 1, "connection refused"),
+        ("nslookup -port=9 -timeout=5 -retry=1 www.lab 10.91.4.2", 1, "connection refused"),
         ("host www.lab", 0, "has address 10.91.4.2"),
         ("nslookup www.lab", 0, "10.91.4.2"),
     ])
@@ -100,6 +104,7 @@ fn netcat() -> Result<()> {
         ("echo hello | nc -N 10.91.4.2 7", 0, "hello"),
         ("seq 100000 | nc -N target.lab 7 | sha256sum", 0, "  -"),
         ("echo hello | nc -u -w 1 10.91.4.2 7", 0, "hello"),
+        ("echo hello | nc -u -w 1 10.91.4.2 9", 0, ""),
         ("nc -zv -w 2 10.91.4.2 80", 0, "succeeded"),
         ("nc -zv -w 2 10.91.4.2 9", 1, "refused"),
         ("nc -z -w 1 10.91.66.66 80", 1, ""),
