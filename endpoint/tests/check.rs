@@ -53,7 +53,9 @@ fn missing_rights_are_named_with_the_way_to_grant_them() {
     let mut command = if raw_permitted().is_ok() {
         // Taken from the bounding set, a capability does not come back with the program's start, not even to root.
         let mut command = Command::new("setpriv");
-        command.arg("--bounding-set=-net_raw,-net_admin").arg("--inh-caps=-net_raw,-net_admin");
+        command
+            .arg("--bounding-set=-net_raw,-net_admin,-sys_admin")
+            .arg("--inh-caps=-net_raw,-net_admin,-sys_admin");
         command.arg(program.get_program()).args(program.get_args());
         command
     } else {

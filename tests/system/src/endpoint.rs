@@ -122,8 +122,12 @@ impl Rig {
 
     /// The endpoint's next session, started. Each is met once.
     pub async fn meet(&mut self) -> Result<Controller> {
-        let accepted = tokio::time::timeout(SOON, self.listener.accept()).await;
-        let (stream, _) = accepted.with_context(|| format!("no endpoint came; {}", self.said()))??;
+        let (stream, _) = tokio::select! {
+            accepted = tokio::time::timeout(SOON, self.listener.accept()) => {
+                accepted.with_context(|| format!("no endpoint came; {}", self.said()))??
+            }
+            () = ended(&mut self.running) => bail!("the endpoint ended: {}", self.said()),
+        };
         let session = self.acceptor.accept(stream).await?;
         Ok(Controller::start(session).await?)
     }
@@ -195,7 +199,7 @@ fn configuration(credentials: &Credentials, options: &Options) -> String {
         "[controller]\nkey = '''{}'''\ncertificates = ['''{certificates}''']\nroots = ['''{}''']\n\
          [endpoint]\nprotocols = [\"tcp\", \"udp\", \"raw\"]\naddresses = [\"r2\", \"r1\"]\nresolvers = []\n{}\n\
          [policy]\nprivate = true\n{}\n\
-         [raw]\nsteal = {}\nring = 65536\n\
+         [raw]\nsteal = {}\nring = 1048576\n\
          [state]\ndirectory = \"state\"\nsocket = \"status.sock\"\n",
         credentials.endpoint_key.to_pem(),
         credentials.operator.public_key().to_pem(),
@@ -217,6 +221,13 @@ pub async fn raw(controller: &Controller, local: IpAddr) -> Result<(Socket, IpAd
     let (socket, opening) = controller.open_raw(local, options)?;
     let family = socket.family();
     Ok((socket, opening.local(family).await?.ip()))
+}
+
+/// Waits until the program ends by itself.
+async fn ended(running: &mut Option<Child>) {
+    while !running.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_)))) {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }
 
 /// The next event.
