@@ -4,6 +4,7 @@ mod budgets;
 mod extension;
 mod lab;
 mod limits;
+mod random;
 mod raw;
 mod requests;
 mod table;
