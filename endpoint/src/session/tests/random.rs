@@ -179,7 +179,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn limits() -> impl Strategy<Value = &'static str> {
     prop_oneof![
         3 => Just(""),
-        1 => Just("max_send_pkt=12;max_recv_byte=900;"),
+        2 => Just("max_send_pkt=2;max_recv_byte=900;"),
         1 => Just("max_send_byte=1500;max_burst_rate_byte=400/1000;max_burst_rate_pkt=3/700;"),
     ]
 }
