@@ -1,7 +1,9 @@
 //! `bench NAME`: runs one benchmark; progress on stderr, figures on stdout, the last line one JSON object.
 
+mod endpoint;
 mod first_light;
 mod peers;
+mod standing;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +14,11 @@ fn main() -> ExitCode {
     let name = std::env::args().nth(1).unwrap_or_default();
     let figures = match name.as_str() {
         "first-light" => first_light::run(),
+        "endpoint" => endpoint::run(),
+        // Not for people: the load that benchmarks put beside what they measure.
+        "spin" => endpoint::spin(),
         _ => {
-            eprintln!("usage: bench first-light");
+            eprintln!("usage: bench first-light | endpoint");
             return ExitCode::from(2);
         }
     };
