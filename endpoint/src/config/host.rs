@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::OnceLock;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -25,10 +26,16 @@ fn broadcast(address: IpAddr, bits: u8) -> Option<Ipv4Addr> {
 
 /// Opens what a raw socket of a controller needs: one socket to send and one to capture.
 pub fn raw_permitted() -> io::Result<()> {
+    // To close a packet socket takes 8 to 16 ms, a grace period of the kernel, and every session asks. Both need the same
+    // capability, so the second is tried until it was there once: only a system call filter tells them apart.
+    static CAPTURES: OnceLock<()> = OnceLock::new();
     // 255 is IPPROTO_RAW: the header comes from the caller, and nothing is received.
     Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
-    // Protocol 0 receives nothing.
-    Socket::new(Domain::PACKET, Type::DGRAM, None)?;
+    if CAPTURES.get().is_none() {
+        // Protocol 0 receives nothing.
+        Socket::new(Domain::PACKET, Type::DGRAM, None)?;
+        CAPTURES.get_or_init(|| ());
+    }
     Ok(())
 }
 
