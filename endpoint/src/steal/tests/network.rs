@@ -92,6 +92,12 @@ fn arrives(from: &UdpSocket, taken: &UdpSocket, free: &UdpSocket) -> bool {
     }
 }
 
+/// As [`arrives`], after something was dropped: a test beside this one that starts a process holds a copy of every descriptor
+/// for a moment.
+fn arrives_soon(from: &UdpSocket, taken: &UdpSocket, free: &UdpSocket) -> bool {
+    (0..20).any(|_| arrives(from, taken, free))
+}
+
 #[test]
 fn set_replace_clear_and_drop() {
     in_namespace(|| {
@@ -108,7 +114,7 @@ fn set_replace_clear_and_drop() {
         steal.set(&udp_to(port(&b)), u64::MAX).unwrap();
         assert!(!arrives(&from, &b, &a));
         drop(steal);
-        assert!(arrives(&from, &b, &a), "dropped");
+        assert!(arrives_soon(&from, &b, &a), "dropped");
     });
 }
 
@@ -123,7 +129,7 @@ fn several_on_one_interface_make_a_union() {
         assert!(!arrives(&from, &a, &free));
         assert!(!arrives(&from, &b, &free));
         drop(first);
-        assert!(arrives(&from, &a, &free));
+        assert!(arrives_soon(&from, &a, &free));
         assert!(!arrives(&from, &b, &free));
     });
 }
