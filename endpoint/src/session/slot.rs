@@ -13,6 +13,10 @@ use super::output::Queued;
 /// How long a captured packet may rest in the kernel before it can be read, ns.
 pub const CAPTURE_DELAY: Ticks = 2_000_000;
 
+/// Sends are handed over this long before they are due, ns, and not earlier: they hold what limits allow, which others may
+/// need meanwhile.
+pub const AHEAD: Ticks = 1_000_000_000;
+
 /// An accepted NSEND that is not completely sent.
 #[derive(Debug)]
 pub struct Pending {
@@ -129,11 +133,10 @@ impl Slot {
         if !self.can_send() || self.blocked || self.after_others || self.handed > 0 {
             return None;
         }
-        let head = self.tx.front().map(|head| self.not_before.map_or(head.time, |time| time.max(head.time)));
-        match (head, self.fin) {
-            (Some(head), Some(fin)) => Some(head.min(fin)),
-            (one, other) => one.or(other),
-        }
+        // What is not before the FIN never leaves.
+        let head = self.tx.front().filter(|head| self.fin.is_none_or(|fin| head.time < fin));
+        let head = head.map(|head| head.time.saturating_sub(AHEAD).max(self.not_before.unwrap_or(0)));
+        head.or(self.fin)
     }
 
     /// Counts datagrams that lost `bytes` together.

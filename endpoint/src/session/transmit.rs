@@ -9,7 +9,7 @@ use pktlab::wire::{ErrId, Proto, SocketId, Ticks};
 use super::Session;
 use super::net::{Errno, Net, Sent, Timed};
 use super::output::Left;
-use super::slot::Pending;
+use super::slot::{AHEAD, Pending};
 use crate::limits::Admit;
 
 /// Messages sent before another socket has its turn.
@@ -65,7 +65,7 @@ impl Session {
         let alone = slot.handed == 0;
         // The rest of a stream message can be sent once its first bytes are, and only then the next message.
         let full = slot.handed >= if slot.proto == Proto::Tcp { 1 } else { HANDED_MAX };
-        if full {
+        if full || next.time > now.saturating_add(AHEAD) {
             return Step::Nothing;
         }
         slot.not_before = None;

@@ -7,6 +7,7 @@ mod limits;
 mod random;
 mod raw;
 mod requests;
+mod robust;
 mod table;
 mod timed;
 mod transmit;

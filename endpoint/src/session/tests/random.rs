@@ -353,7 +353,8 @@ impl Watched {
         }
         let now = lab.world.now;
         for slot in lab.session.slots.iter().flatten().filter(|slot| slot.can_send()) {
-            assert!(slot.tx.front().is_none_or(|head| head.time > now), "{slot:?}");
+            let stuck = slot.tx.front().filter(|head| head.time <= now).map(|head| (head.tag, head.time));
+            assert_eq!(stuck, None, "handed {}, {:?}", slot.handed, slot.not_before);
         }
         self.add_up();
     }

@@ -178,19 +178,31 @@ fn a_reserved_packet_comes_back_when_it_is_not_sent() {
 
 #[test]
 fn a_send_far_ahead_does_not_make_the_burst_limit_forget() {
-    let mut lab = Lab::with(config(), limited(&format!("max_burst_rate_byte=10/{SECOND};"), LATE));
+    let mut lab = Lab::with(config(), limited(&format!("max_burst_rate_byte=10/{};", SECOND / 2), LATE));
     lab.udp(1, 0);
     lab.udp(2, 0);
     assert_eq!(shape(&lab.ask(send_to(1, 0, 1, &[0; 9]))), ["result 0x0", "tag 1 0x0"]);
-    assert_eq!(lab.errid(send_to(1, START + 100 * SECOND, 2, &[0; 1])), 0);
+    assert_eq!(lab.errid(send_to(1, START + SECOND, 2, &[0; 1])), 0);
     assert_eq!(lab.world.handed[&1].len(), 1, "there is room by then");
     assert_eq!(shape(&lab.ask(send_to(2, 0, 3, &[0; 9]))), ["result 0x0"]);
-    lab.advance(SECOND - 1);
+    lab.advance(SECOND / 2 - 1);
     assert!(lab.said().is_empty(), "the window is still full");
     lab.advance(1);
     assert_eq!(shape(&lab.said()), ["tag 3 0x0"]);
-    lab.advance(100 * SECOND);
+    lab.advance(SECOND / 2);
     assert_eq!(shape(&lab.said()), ["tag 2 0x0"]);
+}
+
+#[test]
+fn a_send_far_ahead_takes_nothing_from_one_that_is_due() {
+    let mut lab = Lab::with(config(), limited("max_send_pkt=1;", LATE));
+    lab.udp(1, 0);
+    lab.udp(2, 0);
+    assert_eq!(lab.errid(send_to(1, START + 3_600 * SECOND, 1, b"a")), 0);
+    assert_eq!(lab.session.deadline(), Some(START + 3_599 * SECOND));
+    assert_eq!(shape(&lab.ask(send_to(2, 0, 2, b"b"))), ["result 0x0", "tag 2 0x0"]);
+    lab.advance(3_600 * SECOND);
+    assert_eq!(shape(&lab.said()), ["tag 1 0x41"]);
 }
 
 #[test]
