@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::program::{self, Home, Running, SOON};
 use common::{Peer, config, credentials, meet, open_tcp, open_udp, send_to, start};
 use pktendpt::policy::{Policy, Rules};
 use pktendpt::session::SessionConfig;
 use pktlab::cert::Network;
 use pktlab::vmem::{SocketState, system};
-use pktlab::wire::{Encoded, ErrId, Frame, Message, Outcome};
-use tokio::net::UdpSocket;
+use pktlab::wire::{Encoded, ErrId, Frame, MAX_BODY, Message, Outcome};
+use tokio::net::{TcpListener, UdpSocket};
 
 const MIB: u32 = 1 << 20;
 
@@ -211,4 +212,47 @@ async fn odd_destinations() {
     peer.read(system::TIME, 8).await;
     peer.ok(Message::NClose { socket: 2 }).await;
     peer.ok(Message::NClose { socket: 1 }).await;
+}
+
+/// Descriptors of a process.
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+#[tokio::test]
+async fn the_next_session_of_an_endpoint_finds_nothing_left_behind() {
+    let credentials = credentials();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let home = Home::new(&format!(
+        "{}address = \"{}\"\n[endpoint]\naddresses = [\"lo\"]\nresolvers = []\n[policy]\nallow = [\"own\"]\n\
+         [state]\npersist = false\nsocket = \"status.sock\"\n",
+        program::controller(&credentials),
+        listener.local_addr().unwrap()
+    ));
+    let _endpoint = Running::start(&mut home.command());
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        let (stream, _) =
+            tokio::time::timeout(SOON, listener.accept()).await.expect("it comes again").unwrap();
+        let session = program::acceptor(&credentials).accept(stream).await.unwrap();
+        let (mut reader, mut writer) = session.split(MAX_BODY);
+        let mut ask = async |message: Message| {
+            writer.send(&message).await.unwrap();
+            tokio::time::timeout(SOON, reader.next()).await.expect("in time").unwrap().unwrap()
+        };
+        let success = Frame::Message(Message::Result(Outcome::Plain(ErrId::SUCCESS)));
+        assert_eq!(ask(Message::Start).await, success);
+        let output = home.output(&["status", "--json"]);
+        let status: pktendpt::status::Status = serde_json::from_slice(&output.stdout).unwrap();
+        let idle = descriptors(status.pid);
+        for id in 0..=255 {
+            assert_eq!(ask(open_udp(id, 100, "127.0.0.1:0".parse().unwrap())).await, success);
+            let far = send_to(id, "127.0.0.1:9".parse().unwrap(), u64::MAX, 1, b"never");
+            assert_eq!(ask(far).await, success);
+        }
+        assert!(descriptors(status.pid) >= idle + 256);
+        counts.push(idle);
+        // Then the controller is gone without a word.
+    }
+    assert!(counts.iter().all(|count| *count <= counts[0]), "{counts:?}");
 }

@@ -7,7 +7,7 @@
 //! | `endpoint.md` §5.2, TCP listen | ends | `table`: "TCP listen"; `extension`: the listener tests |
 //! | `endpoint.md` §5.5, NCAP on a stream | breaks the socket | `table`: "a stream, state …" |
 //! | `endpoint.md` §5.6, unknown NCTL command | ends | `table`: "an unknown command" |
-//! | `endpoint.md` §11.1, NCLOSE before its NDATA is written | aborts | `closing_with_data_unwritten`, `tests/robustness.rs` |
+//! | `endpoint.md` §11.1, NCLOSE before its NDATA is written | aborts | `closing_with_data_unwritten` |
 //! | `endpoint.md` §11.2, NCLOSE with unsent NSENDs | leaks BUFUSED | `table`: "unsent NSENDs and held …"; `random` |
 //! | `endpoint.md` §11.4, tags of exhausted limits | lost, misled | `limits`: `exhaustion_while_queued_drops_…` |
 //! | `endpoint.md` §11.5, TCP NOPEN of another length | crashes | `table`: "malformed: NOPEN TCP …" |
