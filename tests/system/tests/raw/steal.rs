@@ -23,7 +23,11 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 /// A service on the endpoint's host: sends back what it gets. Ends with the test.
 fn serve(lab: &Lab) -> Result<()> {
-    let listener = lab.inside("endpoint", || TcpListener::bind((Ipv6Addr::UNSPECIFIED, SERVICE)))??;
+    serve_on(lab, SERVICE)
+}
+
+fn serve_on(lab: &Lab, port: u16) -> Result<()> {
+    let listener = lab.inside("endpoint", || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))??;
     std::thread::spawn(move || {
         for mut connection in listener.incoming().flatten() {
             std::thread::spawn(move || {
@@ -206,6 +210,37 @@ async fn it_ends_with_the_end_the_socket_and_the_session() -> Result<()> {
         }
         ask(&rig.lab, "target", service).context(end)?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn several_sockets_withhold_what_any_of_them_wants() -> Result<()> {
+    if !crate::permitted() {
+        return Ok(());
+    }
+    let mut rig = Rig::up(&STEAL)?;
+    let ports = [SERVICE, SERVICE + 1];
+    let controller = rig.meet().await?;
+    let mut sockets = Vec::new();
+    let mut own = ANY;
+    for port in ports {
+        serve_on(&rig.lab, port)?;
+        let (socket, address) = raw(&controller, ANY).await?;
+        let filter = accept(&[&[byte(0, 0x45), byte(9, 6), half(22, port)]]);
+        socket.send.capture(&filter, Ticks::MAX).await?;
+        sockets.push(socket);
+        own = address;
+    }
+    let services = ports.map(|port| SocketAddr::new(own, port));
+    for (service, socket) in services.into_iter().zip(&mut sockets) {
+        is_cut_off(&rig.lab, "target", service)?;
+        let withheld = packet::parse(&data(&mut socket.receive).await?.data)?;
+        assert_eq!((withheld.ports().1, withheld.flags()), (service.port(), SYN));
+    }
+    drop(sockets.remove(0));
+    answers(&controller).await?;
+    ask(&rig.lab, "target", services[0])?;
+    is_cut_off(&rig.lab, "target", services[1])?;
     Ok(())
 }
 
