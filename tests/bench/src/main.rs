@@ -1,8 +1,9 @@
-//! `bench NAME`: runs one benchmark; progress on stderr, figures on stdout, the last line one JSON object.
+//! `bench NAME`: runs one benchmark, or the soak; progress on stderr, figures on stdout, the last line one JSON object.
 
 mod endpoint;
 mod first_light;
 mod peers;
+mod soak;
 mod standing;
 
 use std::path::PathBuf;
@@ -11,14 +12,16 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 fn main() -> ExitCode {
-    let name = std::env::args().nth(1).unwrap_or_default();
-    let figures = match name.as_str() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let name = words.first().map_or("", String::as_str);
+    let figures = match name {
         "first-light" => first_light::run(),
         "endpoint" => endpoint::run(),
+        "soak" => return soak::main(&words[1..]),
         // Not for people: the load that benchmarks put beside what they measure.
         "spin" => endpoint::spin(),
         _ => {
-            eprintln!("usage: bench first-light | endpoint");
+            eprintln!("usage: bench first-light | endpoint | soak [MINUTES] [SEED]");
             return ExitCode::from(2);
         }
     };

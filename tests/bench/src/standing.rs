@@ -10,7 +10,8 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use pktendpt::status::Status;
 use pktlab::cert::{self, Certificate, Credentials, Mode};
 use pktlab::session::{Acceptor, Entry, Identity, Session};
 use rustix::process::{Pid, Signal, kill_process};
@@ -68,7 +69,7 @@ impl Meeting {
 /// The process; killed when dropped.
 pub struct Standing {
     child: Child,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
     log: Arc<Mutex<Log>>,
 }
 
@@ -111,7 +112,7 @@ impl Standing {
             let log = log.clone();
             std::thread::spawn(move || follow(lines, &log));
         }
-        Ok(Standing { child, _home: home, log })
+        Ok(Standing { child, home, log })
     }
 
     pub fn log(&self) -> MutexGuard<'_, Log> {
@@ -137,6 +138,24 @@ impl Standing {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(self.proc("fd"))?.count())
+    }
+
+    /// What `pktendpt status --json` prints.
+    pub async fn status(&self) -> Result<Status> {
+        let output = tokio::process::Command::new(program("pktendpt")?)
+            .arg("-c")
+            .arg(self.home.path().join("endpoint.toml"))
+            .args(["status", "--json"])
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        ensure!(output.status.success(), "no status: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
 
     fn proc(&self, file: &str) -> PathBuf {
