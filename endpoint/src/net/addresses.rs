@@ -20,7 +20,8 @@ pub struct Interface {
 
 /// Resolves a list of `auto`, interface names, `a.b.c.d[/len]` and IPv6 addresses, in order and without repetition.
 ///
-/// `auto` stands for the addresses of all interfaces that are up, loopback only for a family that has no other.
+/// `auto` stands for the addresses of all interfaces that are up, loopback only for a family that has no other; the one from
+/// which this host speaks to the rest of the world comes first.
 pub fn exported(list: &[String]) -> anyhow::Result<Vec<(IpAddr, u8)>> {
     let mut own = interfaces()?;
     own.retain(|own| own.up && !is_link_local(own.address));
@@ -31,9 +32,11 @@ pub fn exported(list: &[String]) -> anyhow::Result<Vec<(IpAddr, u8)>> {
             for v4 in [true, false] {
                 let family = || own.iter().filter(|own| own.address.is_ipv4() == v4);
                 let outside = family().any(|own| !own.loopback);
-                found.extend(
-                    family().filter(|own| own.loopback != outside).map(|own| (own.address, own.bits)),
-                );
+                let mut chosen: Vec<_> = family().filter(|own| own.loopback != outside).collect();
+                let usual = usual(v4);
+                // Stable: the others keep their order.
+                chosen.sort_by_key(|own| usual != Some(own.address));
+                found.extend(chosen.into_iter().map(|own| (own.address, own.bits)));
             }
             continue;
         }
@@ -49,6 +52,15 @@ pub fn exported(list: &[String]) -> anyhow::Result<Vec<(IpAddr, u8)>> {
         }
     }
     Ok(unique)
+}
+
+/// The source address of packets to the default route, if there is one. Connecting a UDP socket sends nothing.
+fn usual(v4: bool) -> Option<IpAddr> {
+    // Documentation networks: nobody has a route of his own to them.
+    let (any, elsewhere) = if v4 { ("0.0.0.0:0", "192.0.2.1:9") } else { ("[::]:0", "[2001:db8::1]:9") };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(elsewhere).ok()?;
+    socket.local_addr().ok().map(|local| local.ip())
 }
 
 fn literal(entry: &str, own: &[Interface]) -> anyhow::Result<(IpAddr, u8)> {

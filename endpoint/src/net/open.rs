@@ -61,5 +61,10 @@ pub(super) fn peer_of(fd: BorrowedFd<'_>) -> Result<SocketAddr, Errno> {
 }
 
 pub(super) fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
+    Errno::from_io_error(error).unwrap_or(match error.kind() {
+        // An error of ours that explains one of the system.
+        std::io::ErrorKind::PermissionDenied => Errno::PERM,
+        std::io::ErrorKind::Unsupported => Errno::OPNOTSUPP,
+        _ => Errno::IO,
+    })
 }
