@@ -16,12 +16,12 @@ fn main() -> ExitCode {
     let name = words.first().map_or("", String::as_str);
     let figures = match name {
         "first-light" => first_light::run(),
-        "endpoint" => endpoint::run(),
+        "endpoint" => endpoint::run(&words[1..]),
         "soak" => return soak::main(&words[1..]),
         // Not for people: the load that benchmarks put beside what they measure.
         "spin" => endpoint::spin(),
         _ => {
-            eprintln!("usage: bench first-light | endpoint | soak [MINUTES] [SEED]");
+            eprintln!("usage: bench first-light | endpoint [PART…] | soak [MINUTES] [SEED]");
             return ExitCode::from(2);
         }
     };

@@ -12,7 +12,7 @@ mod sessions;
 mod streams;
 mod timed;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use pktlab::controller::Controller;
 use serde_json::{Map, Value, json};
 
@@ -20,26 +20,47 @@ use crate::standing::{Meeting, Standing};
 
 pub use load::spin;
 
-pub fn run() -> Result<Value> {
+/// What can be measured by itself.
+const PARTS: [&str; 7] = ["timed", "mread", "streams", "raw", "starts", "memory", "filters"];
+
+/// Measures the parts named, or all.
+pub fn run(parts: &[String]) -> Result<Value> {
+    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        bail!("no part `{unknown}`; there are {}", PARTS.join(", "));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure())
+    runtime.block_on(measure(&|part| parts.is_empty() || parts.iter().any(|wanted| wanted == part)))
 }
 
-async fn measure() -> Result<Value> {
+async fn measure(wanted: &dyn Fn(&str) -> bool) -> Result<Value> {
     let meeting = Meeting::new().await?;
     let mut endpoint = Standing::start(&meeting.credentials, meeting.address()?)?;
     let mut figures = Map::new();
     let controller = Controller::start(meeting.session().await?).await?;
-    figures.append(&mut timed::measure(&controller).await?);
-    figures.append(&mut sessions::round_trips(&controller).await?);
-    figures.append(&mut streams::measure(&controller).await?);
-    figures.append(&mut raw::measure(&controller).await?);
+    if wanted("timed") {
+        figures.append(&mut timed::measure(&controller).await?);
+    }
+    if wanted("mread") {
+        figures.append(&mut sessions::round_trips(&controller).await?);
+    }
+    if wanted("streams") {
+        figures.append(&mut streams::measure(&controller).await?);
+    }
+    if wanted("raw") {
+        figures.append(&mut raw::measure(&controller).await?);
+    }
     figures.insert("rss_after_bytes".into(), json!(endpoint.rss()?));
     controller.close("measured");
     controller.finished().await;
-    figures.append(&mut sessions::starts(&meeting, &endpoint).await?);
-    figures.append(&mut sessions::memory().await?);
-    figures.append(&mut filters::measure()?);
+    if wanted("starts") {
+        figures.append(&mut sessions::starts(&meeting, &endpoint).await?);
+    }
+    if wanted("memory") {
+        figures.append(&mut sessions::memory().await?);
+    }
+    if wanted("filters") {
+        figures.append(&mut filters::measure()?);
+    }
     endpoint.alive()?;
     Ok(figures.into())
 }
