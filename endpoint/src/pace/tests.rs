@@ -16,16 +16,20 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let sink = UdpSocket::bind("127.0.0.1:0").expect("bound");
-        message::prepare(sink.as_fd(), false).expect("prepared");
+        Self::on("127.0.0.1:0")
+    }
+
+    fn on(host: &str) -> Self {
+        let sink = UdpSocket::bind(host).expect("bound");
+        message::prepare(sink.as_fd(), host.starts_with('[')).expect("prepared");
         socket2::SockRef::from(&sink).set_recv_buffer_size(4 << 20).expect("buffer");
         let to = sink.local_addr().expect("address");
         Self { pacer: Pacer::new().expect("pacer"), sink, to }
     }
 
     fn lane(&self, socket: SocketId) -> Lane {
-        let source = UdpSocket::bind("127.0.0.1:0").expect("bound");
-        message::prepare(source.as_fd(), false).expect("prepared");
+        let source = UdpSocket::bind((self.to.ip(), 0)).expect("bound");
+        message::prepare(source.as_fd(), self.to.is_ipv6()).expect("prepared");
         self.pacer.lane(socket, 1, Arc::new(Channel::new(source.into())))
     }
 
@@ -86,6 +90,22 @@ fn no_send_is_early_and_none_is_lost() {
     }
     late.sort_unstable();
     println!("late: p50 {} us, p99 {} us", late[500] / 1_000, late[990] / 1_000);
+}
+
+#[test]
+fn a_rehearsal_sends_nothing() {
+    for host in ["127.0.0.1:0", "[::1]:0"] {
+        let mut world = World::on(host);
+        let lane = world.lane(3);
+        // Far enough apart that each is waited for and rehearsed.
+        let base = now() + 5 * MS;
+        for number in 0..100 {
+            world.submit(&lane, base + Ticks::from(number) * MS, number);
+        }
+        assert!(world.wait(100).iter().all(|done| done.outcome.is_ok()));
+        let numbers: Vec<_> = world.arrived().iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, (0..100).collect::<Vec<_>>(), "{host}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use pktlab::wire::Ticks;
+use rustix::net::SendFlags;
 
 use super::{Done, News, Reports, Shared, sys};
 use crate::net::message;
@@ -23,6 +24,11 @@ const SPIN_WINDOW: Ticks = 100_000_000;
 const SPIN_MAX: Ticks = 30_000_000;
 /// Longest sleep, so that a step of the clock is noticed, ns.
 const SLEEP_MAX: Ticks = 500_000_000;
+/// While it is spun, a send is rehearsed at once, and again with so much left that the rehearsal cannot make it late, ns.
+const REHEARSE: Ticks = 40_000;
+const REHEARSE_MIN: Ticks = 20_000;
+/// `MSG_PROBE`: the system goes the whole way of a datagram or raw packet, up to where it would be made, and makes none.
+const PROBE: SendFlags = SendFlags::from_bits_retain(0x10);
 /// Sends of one lane before others have their turn.
 const TURN: usize = 32;
 /// Entries of the heap from which on those of lanes recalled meanwhile are looked for.
@@ -100,6 +106,20 @@ impl Schedule {
         }
     }
 
+    /// Brings what the next send needs back into the caches of a processor that did other things since the last one. A stream
+    /// has no such flag: its bytes would be sent.
+    fn rehearse(&self) {
+        let lane = self.heap.peek().and_then(|Reverse(due)| due.lane.upgrade());
+        let Some(lane) = lane else { return };
+        let queue = lane.lock();
+        if let Some(job) = queue.jobs.front()
+            && let Some(remote) = &job.remote
+        {
+            // What is wrong with the send shows when it is made.
+            let _ = rustix::net::sendto(&*lane.channel, &job.data, PROBE | SendFlags::DONTWAIT, remote);
+        }
+    }
+
     fn next(&self) -> Option<Ticks> {
         self.heap.peek().map(|Reverse(due)| due.time)
     }
@@ -142,7 +162,12 @@ pub(super) fn run(news: &Receiver<News>, reports: &Reports) {
             continue;
         }
         let (mut at, mut heard) = (time_now, None);
+        let mut rehearse = lead;
         while at < time && heard.is_none() {
+            if (REHEARSE_MIN..=rehearse).contains(&(time - at)) {
+                schedule.rehearse();
+                rehearse = if rehearse > REHEARSE { REHEARSE } else { 0 };
+            }
             std::hint::spin_loop();
             heard = news.try_recv().ok();
             at = now();
