@@ -5,6 +5,7 @@
 //! one read per wait: a dropped [`MessageReader::next`] loses nothing.
 
 use std::io::ErrorKind;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -18,6 +19,10 @@ const CHUNK: usize = 64 * 1024;
 const LARGE: usize = 8 * 1024;
 /// Largest allocation on the word of a header alone; beyond it a peer must send the bytes it makes us hold.
 const UPFRONT: usize = 1024 * 1024;
+/// Buffers of large messages that are kept for the next ones, and the largest kept: an allocation of this size costs a page
+/// fault for each of its pages, since the allocator gives the pages back to the system when the last message is dropped.
+const SPARE_COUNT: usize = 16;
+const SPARE_SIZE: usize = 128 * 1024;
 /// Messages up to this size are copied out of the chunk: cheaper than sharing it, and one that is kept for long does not
 /// keep a whole chunk alive.
 const SMALL: usize = 1024;
@@ -43,15 +48,67 @@ pub struct MessageReader<R> {
     /// Bytes received and not handed out.
     chunk: BytesMut,
     /// A large message under way and its full size; the chunk is empty meanwhile.
-    large: Option<(BytesMut, usize)>,
+    large: Option<(Vec<u8>, usize)>,
+    spare: Spare,
     /// The last message was large, so the next one probably is.
     bulk: bool,
+}
+
+/// Buffers that come back when the last part of their message is dropped.
+#[derive(Clone, Debug, Default)]
+struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Spare {
+    /// An empty buffer with room for `size` bytes.
+    fn buffer(&self, size: usize) -> Vec<u8> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match kept.filter(|kept| kept.capacity() >= size) {
+            Some(kept) => kept,
+            None => Vec::with_capacity(size),
+        }
+    }
+
+    fn lend(&self, buffer: Vec<u8>) -> Bytes {
+        if buffer.capacity() > SPARE_SIZE {
+            return buffer.into();
+        }
+        Bytes::from_owner(Lent { buffer, home: self.clone() })
+    }
+}
+
+/// A buffer on its way through the program.
+struct Lent {
+    buffer: Vec<u8>,
+    home: Spare,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut kept = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < SPARE_COUNT {
+            self.buffer.clear();
+            kept.push(std::mem::take(&mut self.buffer));
+        }
+    }
 }
 
 impl<R> MessageReader<R> {
     /// `max_body`: largest body accepted, in bytes; a larger one ends the session before anything is stored for it.
     pub fn new(stream: R, max_body: usize) -> MessageReader<R> {
-        MessageReader { stream, max_body, chunk: BytesMut::new(), large: None, bulk: false }
+        MessageReader {
+            stream,
+            max_body,
+            chunk: BytesMut::new(),
+            large: None,
+            spare: Spare::default(),
+            bulk: false,
+        }
     }
 
     /// The byte stream below.
@@ -65,7 +122,7 @@ impl<R> MessageReader<R> {
             if message.len() < *total {
                 return Ok(None);
             }
-            let raw = std::mem::take(message).freeze();
+            let raw = self.spare.lend(std::mem::take(message));
             self.large = None;
             self.bulk = true;
             return Ok(Some(Message::decode(raw)));
@@ -81,7 +138,7 @@ impl<R> MessageReader<R> {
             return Ok(Some(Message::decode(self.cut(total))));
         }
         if total >= LARGE {
-            let mut own = BytesMut::with_capacity(total.min(UPFRONT));
+            let mut own = self.spare.buffer(total.min(UPFRONT));
             own.extend_from_slice(&self.chunk);
             self.chunk.clear();
             self.large = Some((own, total));
