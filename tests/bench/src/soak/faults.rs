@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use fastrand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -87,15 +87,16 @@ impl Relay {
     }
 }
 
-async fn relay(endpoint: TcpStream, controller: TcpStream, faults: Faults, mut dice: Rng) {
+async fn relay(mut endpoint: TcpStream, mut controller: TcpStream, faults: Faults, mut dice: Rng) {
     if faults.cut.is_some_and(|cut| cut.reset) {
         for stream in [&endpoint, &controller] {
             // Then it ends with a reset, not a FIN, when it is dropped.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
-    let (from_endpoint, to_endpoint) = endpoint.into_split();
-    let (from_controller, to_controller) = controller.into_split();
+    // Owned halves would send a FIN before the reset.
+    let (from_endpoint, to_endpoint) = endpoint.split();
+    let (from_controller, to_controller) = controller.split();
     let passing = async {
         tokio::join!(
             pass(from_endpoint, to_controller, &faults, dice.fork()),
@@ -108,7 +109,7 @@ async fn relay(endpoint: TcpStream, controller: TcpStream, faults: Faults, mut d
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, faults: &Faults, mut dice: Rng) {
+async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, faults: &Faults, mut dice: Rng) {
     let mut buffer = vec![0; READ];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let mut rest = &buffer[..count];
