@@ -206,8 +206,11 @@ fn serve(due: Due, schedule: &mut Schedule, reports: &Reports) {
         }
     }
     match queue.jobs.front().filter(|_| !queue.stalled).map(|job| job.time) {
-        // Behind the lanes that are due already, however old its head is.
-        Some(time) => schedule.hear(News { lane: due.lane, time: time.max(now()), epoch: due.epoch }),
+        Some(time) => {
+            drop(queue);
+            // Behind the lanes that are due already, however old its head is.
+            schedule.hear(News { lane: due.lane, time: time.max(now()), epoch: due.epoch });
+        }
         None => queue.known = false,
     }
 }
