@@ -31,12 +31,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The endpoint's clock.
 pub fn now() -> Ticks {
-    let time = clock_gettime(ClockId::Realtime);
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+    read(ClockId::Realtime)
 }
 
 /// The clock that never steps, for what the kernel shall end by itself.
 pub fn monotonic() -> Ticks {
-    let time = clock_gettime(ClockId::Monotonic);
+    read(ClockId::Monotonic)
+}
+
+fn read(clock: ClockId) -> Ticks {
+    let time = clock_gettime(clock);
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
 }

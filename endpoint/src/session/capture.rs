@@ -2,7 +2,7 @@
 
 use pktlab::program::Program;
 use pktlab::vmem::SocketState;
-use pktlab::wire::{ErrId, Family, NCap, NDatx, Proto, SocketId, Ticks};
+use pktlab::wire::{ErrId, NCap, NDatx, Proto, SocketId, Ticks};
 
 use super::Session;
 use super::net::Net;
@@ -134,20 +134,5 @@ impl Session {
 fn slot_capture(session: &mut Session, id: SocketId, end: Option<Ticks>) {
     if let Some(slot) = session.slots[usize::from(id)].as_mut() {
         slot.capture = end;
-    }
-}
-
-/// The destination of a raw packet, and whether its shape and source are in order (spec `raw.md` §3).
-pub(super) fn inspect(data: &[u8], family: Family) -> Option<(std::net::IpAddr, std::net::IpAddr)> {
-    match family {
-        Family::V4 if data.len() >= 20 && data[0] >> 4 == 4 => {
-            let octets = |at: usize| <[u8; 4]>::try_from(&data[at..at + 4]).ok();
-            Some((octets(12)?.into(), octets(16)?.into()))
-        }
-        Family::V6 if data.len() >= 40 && data[0] >> 4 == 6 => {
-            let octets = |at: usize| <[u8; 16]>::try_from(&data[at..at + 16]).ok();
-            Some((octets(8)?.into(), octets(24)?.into()))
-        }
-        _ => None,
     }
 }

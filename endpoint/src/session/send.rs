@@ -7,7 +7,6 @@ use pktlab::vmem::SocketState;
 use pktlab::wire::{ErrId, Family, NSend, Proto};
 
 use super::Session;
-use super::capture::inspect;
 use super::net::Net;
 use super::slot::Pending;
 
@@ -107,5 +106,20 @@ impl Session {
             return Err(ErrId::ESKTPKTDENY);
         }
         Ok(SocketAddr::new(destination, 0))
+    }
+}
+
+/// Source and destination of a raw packet, if its shape is in order (spec `raw.md` §3).
+fn inspect(data: &[u8], family: Family) -> Option<(IpAddr, IpAddr)> {
+    match family {
+        Family::V4 if data.len() >= 20 && data[0] >> 4 == 4 => {
+            let octets = |at: usize| <[u8; 4]>::try_from(&data[at..at + 4]).ok();
+            Some((octets(12)?.into(), octets(16)?.into()))
+        }
+        Family::V6 if data.len() >= 40 && data[0] >> 4 == 6 => {
+            let octets = |at: usize| <[u8; 16]>::try_from(&data[at..at + 16]).ok();
+            Some((octets(8)?.into(), octets(24)?.into()))
+        }
+        _ => None,
     }
 }

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::{c_int, c_void};
 use rustix::io::Errno;
 
+use crate::net::open::errno_of;
+
 /// Room for an address of any family, aligned as the kernel wants it.
 const NAME: usize = size_of::<libc::sockaddr_storage>();
 /// Room for the control data of one message.
@@ -37,10 +39,7 @@ impl Control {
 }
 
 fn result(outcome: isize) -> Result<usize, Errno> {
-    usize::try_from(outcome).map_err(|_| {
-        let error = std::io::Error::last_os_error();
-        Errno::from_io_error(&error).unwrap_or(Errno::IO)
-    })
+    usize::try_from(outcome).map_err(|_| errno_of(&std::io::Error::last_os_error()))
 }
 
 /// Receives one message behind what `buffer` holds, into its spare capacity; returns the flags of the message.
